@@ -1,0 +1,349 @@
+"""The contract of every adapter: code that speaks to one model family.
+
+This module imports nothing heavy and nothing of Django: adapters are usable, and testable, on their own.
+A family is one subclass of `Adapter` in one module; `registry.py` names it and imports it only when used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+#: Scores are kept as uint16: 65535 stands for 1.0, so one step is 1.5e-5.
+SCORE_SCALE = 65535
+#: Scores below this are not stored unless an adapter's `score_floor` option says otherwise.
+DEFAULT_SCORE_FLOOR = 0.05
+
+
+class AdapterError(Exception):
+    """A model or an image could not be used. `permanent` errors are not worth a retry with the same input.
+
+    The text is shown to the person who runs iwtag: it names the thing that failed and the mend.
+    """
+
+    def __init__(self, message: str, *, permanent: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.permanent = permanent
+
+
+class OutOfMemory(AdapterError):
+    """The device had no room for this batch. The engine halves the batch and goes on."""
+
+
+class ModelUnavailable(AdapterError):
+    """The model cannot be loaded at all (missing file, missing package, bad revision): the run fails with this text."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, permanent=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that `check()` found. `mend` is what the person can do about it."""
+
+    message: str
+    mend: str
+    fatal: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an adapter can do, as data: forms, the API and validation are drawn from it."""
+
+    outputs: frozenset[str]  # of {"tags", "caption", "rating"}
+    scores: bool = False  # tags come with probabilities
+    prompt: bool = False  # takes a user prompt
+    system: bool = False  # takes a system prompt
+    vision: bool = True  # sees the image
+    images_per_call: int = 1
+    threshold_categories: tuple[str, ...] = ()  # categories with a threshold option of their own
+    quantizations: tuple[str, ...] = ("none",)
+    devices: tuple[str, ...] = ("auto", "cpu")
+    structured_output: bool = False
+    seed: bool = False  # sampling can be made repeatable
+    queue: str = "gpu"  # the cluster that runs it: "gpu" for local models, "io" for remote endpoints
+    hierarchy: bool = False  # labels carry parents
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready form, used by the API."""
+        return {
+            "outputs": sorted(self.outputs),
+            "scores": self.scores,
+            "prompt": self.prompt,
+            "system": self.system,
+            "vision": self.vision,
+            "images_per_call": self.images_per_call,
+            "threshold_categories": list(self.threshold_categories),
+            "quantizations": list(self.quantizations),
+            "devices": list(self.devices),
+            "structured_output": self.structured_output,
+            "seed": self.seed,
+            "queue": self.queue,
+            "hierarchy": self.hierarchy,
+        }
+
+
+class AdapterOptions(BaseModel):
+    """Base of every adapter's options. Unknown names are errors; the JSON schema draws the form.
+
+    A field whose `json_schema_extra` has `"selection": True` only chooses among stored scores (thresholds): it is
+    left out of the identity of a prediction, because changing it needs no new inference. `"advanced": True` puts a
+    field behind the form's disclosure.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def inference_dict(self) -> dict[str, Any]:
+        """The options that change what the model computes, defaults filled in: part of `Prediction.key`."""
+        selection = {
+            name for name, f in type(self).model_fields.items() if _extra(f.json_schema_extra).get("selection")
+        }
+        return {k: v for k, v in self.model_dump(mode="json").items() if k not in selection}
+
+
+def _extra(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The fixed outputs of a tagger, in the order of the model's output vector.
+
+    `parents[i]` is the index of the label above label i, or -1. Named by `digest`: scores are stored against it.
+    At most 65,535 labels (scores are packed with uint16 labels).
+    """
+
+    names: tuple[str, ...]
+    categories: tuple[str, ...]
+    parents: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.categories) or (self.parents and len(self.parents) != len(self.names)):
+            raise ValueError("a label set needs one category (and one parent) for each name")
+        if len(self.names) > 65535:
+            raise ValueError(f"a label set holds at most 65,535 labels, got {len(self.names)}")
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 (hex) of the canonical JSON of names, categories and parents."""
+        return hashlib.sha256(
+            json.dumps([self.names, self.categories, self.parents], ensure_ascii=False, separators=(",", ":")).encode()
+        ).hexdigest()
+
+    @cached_property
+    def category_index(self) -> dict[str, npt.NDArray[np.intp]]:
+        """Category → indices of its labels."""
+        values = np.array(self.categories, dtype=object)
+        return {c: np.flatnonzero(values == c) for c in dict.fromkeys(self.categories)}
+
+
+@dataclass(frozen=True, slots=True)
+class PackedScores:
+    """All scores of one image above the stored floor: `labels` uint16 indices into a LabelSet, `scores` uint16.
+
+    Sorted by score, highest first. Probability = score / 65535.
+    """
+
+    labels: npt.NDArray[np.uint16]
+    scores: npt.NDArray[np.uint16]
+
+    @classmethod
+    def pack(cls, probabilities: npt.NDArray[np.floating[Any]], floor: float = DEFAULT_SCORE_FLOOR) -> PackedScores:
+        """Keep what is at or above `floor`. NaN counts as 0. Shape: (labels,) → two arrays of the kept length."""
+        probabilities = np.nan_to_num(np.asarray(probabilities, dtype=np.float32), nan=0.0)
+        kept = np.flatnonzero(probabilities >= floor)
+        order = np.argsort(-probabilities[kept], kind="stable")
+        labels = kept[order]
+        scores = np.rint(np.clip(probabilities[labels], 0.0, 1.0) * SCORE_SCALE)
+        return cls(labels.astype(np.uint16), scores.astype(np.uint16))
+
+    def to_bytes(self) -> bytes:
+        """Little-endian: n labels, then n scores, two bytes each."""
+        return self.labels.astype("<u2").tobytes() + self.scores.astype("<u2").tobytes()
+
+    @classmethod
+    def from_bytes(cls, blob: bytes | memoryview) -> PackedScores:
+        """The inverse of `to_bytes`. ValueError when the blob cannot be one."""
+        data = np.frombuffer(blob, dtype="<u2")
+        if len(blob) % 4:
+            raise ValueError(f"a packed score blob has a multiple of 4 bytes, got {len(blob)}")
+        half = len(data) // 2
+        return cls(data[:half], data[half:])
+
+    @property
+    def probabilities(self) -> npt.NDArray[np.float32]:
+        """float32 in 0..1, same order as `labels`."""
+        return (self.scores.astype(np.float32)) / SCORE_SCALE
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredTag:
+    """One tag as the model said it. `score` is None where the model does not say."""
+
+    name: str
+    category: str = "general"
+    score: float | None = None
+
+
+@dataclass(slots=True)
+class Reply:
+    """What a model said of one image: scored labels and/or tags and/or a caption, never an error text.
+
+    `scores` index the adapter's `label_set`; `tags` serve models without one. `rating` is the name and probability of
+    the content rating. `finish_reason` follows the OpenAI words (stop, length, content_filter). An empty reply is a
+    legitimate result, different from an error.
+    """
+
+    scores: PackedScores | None = None
+    tags: tuple[ScoredTag, ...] = ()
+    caption: str | None = None
+    rating: tuple[str, float] | None = None
+    text: str = ""
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    finish_reason: str = ""
+    seconds: float = 0.0
+    flags: tuple[str, ...] = ()  # e.g. "truncated", "parse_failed", "fallback"
+
+    @property
+    def empty(self) -> bool:
+        return (self.scores is None or not len(self.scores.labels)) and not self.tags and not self.caption
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """One image as an adapter receives it. `open` yields a fresh binary stream of `kind` ("original" or "proxy")."""
+
+    name: str
+    sha256: str
+    open: Callable[[], BinaryIO]
+    kind: str = "original"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked of the model, the same for every image unless the prompt has variables."""
+
+    options: AdapterOptions
+    system: str = ""
+    prompt: str = ""
+    schema: dict[str, Any] | None = None
+    sample: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterConfig:
+    """A ModelAdapter row as plain data."""
+
+    source: str = ""  # hub id, local folder or endpoint address; empty for the embedded model
+    revision: str = ""
+    device: str = "auto"
+    quantization: str = "none"
+    options: dict[str, Any] = field(default_factory=dict)
+    models_dirs: tuple[Path, ...] = ()
+
+
+class Adapter(ABC):
+    """One model family. Cheap to construct: weights are touched only by `load`.
+
+    Life: `check()` → `load()` → (`prepare` in threads, `infer` in one thread) … → `unload()`. `load` and `unload` are
+    idempotent; the adapter is a context manager that does both.
+    """
+
+    key: ClassVar[str]
+    label: ClassVar[str]
+    capabilities: ClassVar[Capabilities]
+    #: What `prepare` does to the pixels; part of a prediction's identity. Change it when the pixels change.
+    preparation: ClassVar[str] = ""
+
+    class Options(AdapterOptions):
+        """No options."""
+
+    def __init__(self, config: AdapterConfig | None = None) -> None:
+        self.config = config or AdapterConfig()
+
+    # -- cheap, no weights ------------------------------------------------------------------------------------------
+    @abstractmethod
+    def check(self) -> list[Problem]:
+        """Is the source there, the key set, the device usable? Reads no weights. Empty means ready."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What the answer depends on besides image, prompt and options: model id, resolved revision or file digest,
+        quantization, chat template. JSON-ready; part of `Prediction.key`. Never a path, host or device.
+
+        May read files to digest them. Raises ModelUnavailable.
+        """
+
+    def options(self, given: dict[str, Any] | None = None) -> AdapterOptions:
+        """The effective options: this adapter's configured ones, overridden by `given`. pydantic.ValidationError."""
+        return self.Options.model_validate({**self.config.options, **(given or {})})
+
+    # -- life -------------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def load(self) -> None:
+        """Bring the weights to the device. Idempotent. Raises ModelUnavailable with the mend, or OutOfMemory."""
+
+    @abstractmethod
+    def unload(self) -> None:
+        """Free the device memory. Idempotent."""
+
+    def __enter__(self) -> Self:
+        self.load()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.unload()
+
+    @property
+    def label_set(self) -> LabelSet | None:
+        """The labels that `Reply.scores` index. Available before `load` where a file says it; None without labels."""
+        return None
+
+    @property
+    def provider(self) -> str:
+        """What really computes ("CPUExecutionProvider", "cuda:0", an endpoint's host); empty before `load`."""
+        return ""
+
+    @property
+    def batch_size(self) -> int:
+        """How many images `infer` likes at once."""
+        return 1
+
+    # -- work -------------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def prepare(self, image: ImageInput, request: Request) -> Any:
+        """Decode and shape one image. CPU only, thread-safe, called before or beside `infer`.
+
+        Raises AdapterError (permanent) when the image cannot be used.
+        """
+
+    @abstractmethod
+    def infer(self, batch: Sequence[Any], request: Request) -> Iterator[Reply | AdapterError]:
+        """The device call: exactly one Reply or AdapterError per item of `batch`, in order.
+
+        Raises OutOfMemory for the whole batch; the engine halves it.
+        """
+
+    # -- selection among stored scores ------------------------------------------------------------------------------
+    @classmethod
+    def thresholds(
+        cls, labels: LabelSet, probabilities: npt.NDArray[np.float32], options: AdapterOptions
+    ) -> dict[str, float]:
+        """Category → lowest probability that counts as a tag, for one image (MCut depends on the image).
+
+        `probabilities` has one value per label (0 where below the stored floor). Categories left out keep all.
+        """
+        return {}

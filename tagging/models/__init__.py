@@ -1,0 +1,34 @@
+"""State, constraints and querysets of the tagging app."""
+
+from __future__ import annotations
+
+from .access import ApiKey
+from .adapters import ModelAdapter
+from .collections import Collection, ImageAsset, IngestJob
+from .recipes import Channel, Policy, PolicyVersion, Recipe
+from .runs import Chunk, Prediction, Proposal, Run, StoredLabelSet
+from .tags import ImageTag, Tag, TagAlias, TagCount, TagEdit
+from .workers import Worker
+
+__all__ = [
+    "ApiKey",
+    "Channel",
+    "Chunk",
+    "Collection",
+    "ImageAsset",
+    "ImageTag",
+    "IngestJob",
+    "ModelAdapter",
+    "Policy",
+    "PolicyVersion",
+    "Prediction",
+    "Proposal",
+    "Recipe",
+    "Run",
+    "StoredLabelSet",
+    "Tag",
+    "TagAlias",
+    "TagCount",
+    "TagEdit",
+    "Worker",
+]

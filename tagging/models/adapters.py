@@ -1,0 +1,80 @@
+"""Configured models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import models
+from pydantic import ValidationError as OptionsError
+
+from ..adapters import registry
+from ..adapters.base import Adapter, AdapterConfig
+
+
+def check_kind(value: str) -> None:
+    if value not in registry.registered():
+        raise ValidationError(f"No adapter {value!r}; known: {', '.join(sorted(registry.registered()))}.")
+
+
+class ModelAdapter(models.Model):
+    """A row that configures one adapter: which family, which weights, where it runs, with which default options."""
+
+    slug = models.SlugField(max_length=80, unique=True)
+    label = models.CharField(max_length=120)
+    kind = models.CharField(max_length=40, validators=[check_kind], help_text="The adapter's key.")
+    source = models.CharField(
+        max_length=400, blank=True, help_text="Hub id, local folder or endpoint address. Empty for the embedded model."
+    )
+    revision = models.CharField(max_length=80, blank=True)
+    device = models.CharField(max_length=20, default="auto")
+    quantization = models.CharField(max_length=20, default="none")
+    options = models.JSONField(default=dict, blank=True)
+    enabled = models.BooleanField(default=True)
+    note = models.TextField(blank=True)
+    last_error = models.TextField(blank=True, editable=False)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("slug",)
+
+    def __str__(self) -> str:
+        return self.label
+
+    @property
+    def adapter_class(self) -> type[Adapter]:
+        """The code behind this row. registry.UnknownAdapter when the package that brought it is gone."""
+        return registry.adapter_class(self.kind)
+
+    def config(self) -> AdapterConfig:
+        return AdapterConfig(
+            source=self.source,
+            revision=self.revision,
+            device=self.device,
+            quantization=self.quantization,
+            options=dict(self.options),
+            models_dirs=tuple(settings.IWTAG_MODELS_DIRS),
+        )
+
+    def build(self) -> Adapter:
+        """An adapter instance, weights not loaded."""
+        return registry.build(self.kind, self.config())
+
+    def clean(self) -> None:
+        check_kind(self.kind)
+        try:
+            self.adapter_class.Options.model_validate(self.options)
+        except OptionsError as e:
+            raise ValidationError({"options": options_errors(e)}) from None
+
+
+def options_errors(error: OptionsError) -> list[str]:
+    """pydantic's findings as lines that start with the option's name."""
+    return [f"{'.'.join(map(str, e['loc'])) or 'options'}: {e['msg']}" for e in error.errors()]
+
+
+def option_fields(adapter: type[Adapter]) -> dict[str, Any]:
+    """The JSON schema that draws the options form."""
+    return adapter.Options.model_json_schema()

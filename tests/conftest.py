@@ -1,0 +1,34 @@
+"""Shared fixtures. Every test gets its own data folder; nothing is read from or written to the developer's."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# before Django reads its settings
+os.environ["IWTAG_DATA_DIR"] = tempfile.mkdtemp(prefix="iwtag-test-")
+for name in ("IWTAG_BROKER_URL", "IWTAG_HOST", "IWTAG_PORT", "IWTAG_MODELS_DIRS", "IWTAG_STORAGE", "Q_CLUSTER_NAME"):
+    os.environ.pop(name, None)
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+SAMPLES = Path(__file__).resolve().parent.parent / "samples"
+
+
+@pytest.fixture(autouse=True)
+def _own_media(settings, tmp_path):
+    """Thumbnails, uploads and exports of each test go to its own folder."""
+    settings.MEDIA_ROOT = tmp_path / "media"
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    settings.STORAGES = {
+        "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
+
+
+@pytest.fixture
+def samples() -> Path:
+    """The folder of sample photographs."""
+    return SAMPLES
