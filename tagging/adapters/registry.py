@@ -1,4 +1,4 @@
-"""Key → adapter class, imported only when used. Third parties add adapters by the entry point group `iwtag.adapters`."""
+"""Key → adapter class, imported only when used. Third parties add theirs by the entry point group `iwtag.adapters`."""
 
 from __future__ import annotations
 
