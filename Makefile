@@ -9,7 +9,7 @@ SERVICES := $(if $(DATABASE_URL)$(IWTAG_BROKER_URL),requirements/services.txt)
 .DEFAULT_GOAL := run
 
 run: $(VENV)/.base
-	@$(PY) manage.py start
+	@$(PY) manage.py setup && exec $(PY) manage.py up
 
 test: lint types unit
 
