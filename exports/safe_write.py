@@ -1,0 +1,136 @@
+"""A file is replaced whole or not at all.
+
+Temp file in the same folder → write → fsync → read back and verify → the original is still what was planned for →
+rename → fsync of the folder. A crash at any point leaves the original or the new file, never half of one; what may be
+left over is a temp file that `sweep` removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+PREFIX, SUFFIX = ".iwtag-", ".tmp"
+
+
+class WriteRefused(Exception):
+    """The file was not written and is as it was. The text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a file was when the plan was made; None stands for a file that was not there."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> Seen | None:
+        """Raises WriteRefused for what must not be replaced by a rename: a link, or anything but a plain file."""
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            return None
+        except OSError as e:
+            raise WriteRefused(f"{path.name} cannot be looked at: {e.strerror}") from None
+        if stat.S_ISLNK(found.st_mode):
+            raise WriteRefused(f"{path.name} is a symbolic link")
+        if not stat.S_ISREG(found.st_mode):
+            raise WriteRefused(f"{path.name} is not a plain file")
+        if found.st_nlink > 1:
+            raise WriteRefused(f"{path.name} has {found.st_nlink} hard links; replacing it would part them")
+        if not found.st_mode & stat.S_IWUSR:
+            raise WriteRefused(f"{path.name} is read-only")
+        return cls(found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+def replace(
+    path: Path, data: bytes, *, seen: Seen | None, verify: Callable[[bytes], None] | None = None, fsync: bool = True
+) -> None:
+    """Make `path` hold exactly `data`.
+
+    `seen` is what `Seen.of(path)` said when the plan was made: a file that changed, came or went since is refused.
+    `verify` gets the bytes read back from the disk and raises to refuse. Raises WriteRefused, with the original
+    untouched, also when the disk is full or the folder is gone or read-only.
+    """
+    temp = ""
+    try:
+        descriptor, temp = tempfile.mkstemp(prefix=PREFIX, suffix=SUFFIX, dir=path.parent)
+        with os.fdopen(descriptor, "wb") as f:
+            f.write(data)
+            if seen is not None:
+                os.fchmod(f.fileno(), stat.S_IMODE(path.stat().st_mode))
+            else:
+                os.fchmod(f.fileno(), 0o666 & ~_umask())
+            f.flush()
+            if fsync:
+                os.fsync(f.fileno())
+        written = Path(temp).read_bytes()
+        if written != data:
+            raise WriteRefused(f"{path.name} was not written: the disk gave back other bytes")
+        if verify:
+            verify(written)
+        if Seen.of(path) != seen:
+            raise WriteRefused(f"{path.name} was changed by another program since the plan was made")
+        os.replace(temp, path)
+        temp = ""
+        if fsync:
+            _fsync_folder(path.parent)
+    except OSError as e:
+        raise WriteRefused(f"{path.name} was not written: {e.strerror or e}") from None
+    finally:
+        if temp:
+            with contextlib.suppress(OSError):
+                os.unlink(temp)
+
+
+def remove(path: Path, *, seen: Seen | None, fsync: bool = True) -> None:
+    """Take away a file that we made, if it is still what `seen` says. Raises WriteRefused."""
+    if Seen.of(path) != seen:
+        raise WriteRefused(f"{path.name} was changed by another program since")
+    if seen is None:
+        return
+    try:
+        path.unlink()
+        if fsync:
+            _fsync_folder(path.parent)
+    except OSError as e:
+        raise WriteRefused(f"{path.name} was not removed: {e.strerror or e}") from None
+
+
+def sweep(folder: Path) -> int:
+    """Remove temp files that a crash left in `folder`. Call it only where no other writer is at work."""
+    removed = 0
+    for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+            removed += 1
+    return removed
+
+
+_UMASK: list[int] = []
+
+
+def _umask() -> int:
+    """The process's umask, asked once: asking means setting it for a moment."""
+    if not _UMASK:
+        value = os.umask(0o022)
+        os.umask(value)
+        _UMASK.append(value)
+    return _UMASK[0]
+
+
+def _fsync_folder(folder: Path) -> None:
+    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
