@@ -138,6 +138,11 @@ class ImageAsset(models.Model):
             models.Index(fields=["collection", "review_state", "-priority", "id"], name="image_queue"),
             models.Index(fields=["sha256"], name="image_sha256"),  # moved files, duplicates, predictions
             models.Index(fields=["collection", "rating", "id"], name="image_rating", condition=~Q(rating="")),
+            # sorted by probability, and probability ranges
+            models.Index(
+                fields=["collection", "top_score", "id"], name="image_score", condition=Q(top_score__isnull=False)
+            ),
+            models.Index(fields=["collection", "id"], name="image_missing", condition=Q(missing_since__isnull=False)),
             models.Index(
                 fields=["collection", "id"],
                 name="image_errors",
