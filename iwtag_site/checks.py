@@ -52,10 +52,10 @@ def check_storage(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> lis
     except (InvalidStorageError, ImportError, TypeError) as e:
         hint = "IWTAG_STORAGE is the dotted path of a Django storage class, IWTAG_STORAGE_OPTIONS its options as JSON."
         return [Error(f"The storage for thumbnails and uploads cannot be made: {e}", hint=hint, id="iwtag.E002")]
-    if (location := getattr(storage, "location", "")) and Path(location).is_absolute():
-        if why := writable(Path(location)):
-            hint = "Thumbnails, uploads and exports go there: make it writable."
-            return [Error(f"The storage folder {location} cannot be written: {why}.", hint=hint, id="iwtag.E003")]
+    location = getattr(storage, "location", "")  # only file storages of this machine have one
+    if location and Path(location).is_absolute() and (why := writable(Path(location))):
+        hint = "Thumbnails, uploads and exports go there: make it writable."
+        return [Error(f"The storage folder {location} cannot be written: {why}.", hint=hint, id="iwtag.E003")]
     return []
 
 

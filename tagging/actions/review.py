@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +19,7 @@ from django.db.models import QuerySet
 
 from ..models import ImageAsset, ImageTag, Tag
 from ..policy.text import clean
+from ..queries import slices
 from .edits import IMAGES_PER_TRANSACTION, Edits, State
 from .tags import resolve_tags
 from .undo import NothingToUndo, Undone, undo, undo_last
@@ -181,7 +182,7 @@ def bulk(
         return BulkResult(None, 0, 0)
     change = _Bulk(verb, tags, min_score, max_score)
     batch, n_images, n_edits = uuid.uuid4(), 0, 0
-    for ids in _slices(images):
+    for ids in slices(images, IMAGES_PER_TRANSACTION):
         with transaction.atomic():
             edits = Edits.lock(ids, by=by, door=door, batch=batch)
             for image_id in edits.images:
@@ -223,21 +224,6 @@ class _Bulk:
         low = 0.0 if self.min_score is None else self.min_score
         high = 1.0 if self.max_score is None else self.max_score
         return score is not None and low <= score <= high
-
-
-def _slices(images: QuerySet[ImageAsset]) -> Iterator[list[int]]:
-    """The primary keys in ascending order, some at a time; images that leave the filter as they are decided do no harm.
-
-    A sliced queryset (one page) is read as it is: it cannot be filtered further.
-    """
-    if images.query.is_sliced:
-        ids = sorted(set(images.values_list("pk", flat=True)))
-        yield from (ids[at : at + IMAGES_PER_TRANSACTION] for at in range(0, len(ids), IMAGES_PER_TRANSACTION))
-        return
-    last = 0
-    while ids := list(images.order_by("pk").filter(pk__gt=last).values_list("pk", flat=True)[:IMAGES_PER_TRANSACTION]):
-        yield ids
-        last = ids[-1]
 
 
 # -- one image --------------------------------------------------------------------------------------------------------
