@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
-from tagging.models import Collection
+from tagging.models import Collection, ImageAsset, Recipe
 
 
 class ExportJob(models.Model):
@@ -48,3 +48,55 @@ class ExportJob(models.Model):
 
     def __str__(self) -> str:
         return f"{self.format} of {self.collection}"
+
+
+class ExportEntry(models.Model):
+    """One file that a job means to write in place, and what became of it: the ledger that can undo it.
+
+        planned → writing → done → undone        planned → skipped        writing → failed
+
+    The row is committed as `writing`, with the backup in it, before the file is touched; after a crash the file's hash
+    says which of the two contents is there. `refused` rows say why a file was left alone.
+    """
+
+    class Action(models.TextChoices):
+        CREATE = "create", "new file"
+        UPDATE = "update", "changed file"
+        REFUSE = "refuse", "left alone"
+
+    class State(models.TextChoices):
+        PLANNED = "planned", "planned"
+        WRITING = "writing", "being written"
+        DONE = "done", "written"
+        SKIPPED = "skipped", "skipped"
+        FAILED = "failed", "failed"
+        REFUSED = "refused", "refused"
+        UNDONE = "undone", "undone"
+
+    job = models.ForeignKey(ExportJob, models.CASCADE, related_name="entries", db_index=False)
+    image = models.ForeignKey(ImageAsset, models.SET_NULL, null=True, blank=True, related_name="export_entries")
+    recipe = models.ForeignKey(Recipe, models.SET_NULL, null=True, blank=True, related_name="+")
+    target = models.CharField(max_length=1200, help_text="Absolute path of the file.")
+    action = models.CharField(max_length=8, choices=Action)
+    state = models.CharField(max_length=8, choices=State, default=State.PLANNED)
+    selected = models.BooleanField(default=True, help_text="Unticked in the preview: not written.")
+    fields = models.JSONField(default=dict, help_text="Field → words to write, kind, and each word's change with why.")
+    written = models.JSONField(default=dict, help_text="Field → the words in it that are iwtag's.")
+    notes = models.JSONField(default=list)
+    seen = models.JSONField(null=True, help_text="Size, mtime_ns and inode when planned; null: there was no file.")
+    sha_before = models.CharField(max_length=64, blank=True)
+    sha_after = models.CharField(max_length=64, blank=True)
+    backup = models.BinaryField(null=True, help_text="The bytes before, compressed with zlib.")
+    error = models.TextField(blank=True, help_text="Why it was refused, skipped or failed.")
+    at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        verbose_name_plural = "export entries"
+        indexes = [
+            models.Index(fields=["job", "id"], name="entry_page"),
+            models.Index(fields=["target", "-id"], name="entry_target"),  # what we wrote there last
+            models.Index(fields=["state"], name="entry_open", condition=Q(state="writing")),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.target}"

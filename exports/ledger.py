@@ -1,0 +1,295 @@
+"""Files written in place: planned and shown, journalled before they are touched, provable and undoable afterwards.
+
+A sidecar's plan is made from the bytes on the disk and what we wrote there last; the same bytes must still be there
+when it is carried out. The order of writes is: journal row with backup committed → file replaced (`safe_write`) →
+row `done` committed. A crash in between is settled by the file's hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from django.db import transaction
+from django.utils import timezone
+
+from . import safe_write
+from .models import ExportEntry, ExportJob
+from .safe_write import Seen, WriteRefused
+from .xmp import fields
+from .xmp.merge import compare_key
+from .xmp.packet import Packet, Property, Refused
+
+State, Action = ExportEntry.State, ExportEntry.Action
+_RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+# -- plan -------------------------------------------------------------------------------------------------------------
+def plan_sidecar(
+    target: Path, wanted: fields.Wanted, last: Mapping[str, Sequence[str]], style: fields.Style
+) -> ExportEntry | None:
+    """The entry (not saved, without job and image) for one sidecar; None when the file already says it all.
+
+    A file that must be left alone gives an entry with action `refuse` and the reason.
+    """
+    entry = ExportEntry(target=str(target), action=Action.UPDATE)
+    try:
+        seen = Seen.of(target)
+        data = target.read_bytes() if seen else b""
+        packet = Packet(data) if seen else Packet.new()
+        planned = fields.plan(packet, wanted, last, style)
+    except (Refused, WriteRefused, fields.UnwritableWord) as e:
+        return refused(target, str(e))
+    except OSError as e:
+        return refused(target, f"cannot be read: {e.strerror or e}")
+    if not planned.changed:
+        return None
+    entry.action = Action.UPDATE if seen else Action.CREATE
+    entry.seen = [seen.size, seen.mtime_ns, seen.inode] if seen else None
+    entry.sha_before = sha256(data) if seen else ""
+    entry.fields = _describe(planned)
+    entry.written = planned.written
+    entry.notes = planned.notes
+    return entry
+
+
+def refused(target: Path, why: str) -> ExportEntry:
+    return ExportEntry(target=str(target), action=Action.REFUSE, state=State.REFUSED, error=why)
+
+
+def last_written(targets: Iterable[str]) -> dict[str, dict[str, list[str]]]:
+    """Target → field → our words, by the newest entry that is in force there. One query."""
+    found: dict[str, dict[str, list[str]]] = {}
+    rows = ExportEntry.objects.filter(target__in=list(targets), state=State.DONE).order_by("id")
+    for target, written in rows.values_list("target", "written"):
+        found[target] = written
+    return found
+
+
+def _describe(planned: fields.Plan) -> dict[str, Any]:
+    described: dict[str, Any] = {}
+    for item in planned.fields:
+        if item.merge.changed:
+            described[str(item.prop)] = {
+                "kind": item.kind,
+                "words": item.merge.words,
+                "changes": [[c.word, c.kind, c.why] for c in item.merge.changes],
+            }
+    for prop, before, after in planned.texts:
+        if before != after:
+            described[str(prop)] = {"before": before, "after": after}
+    return described
+
+
+# -- apply ------------------------------------------------------------------------------------------------------------
+def apply(entries: Sequence[ExportEntry], *, fsync: bool = True) -> None:
+    """Write planned entries: one journal transaction, the files, one closing transaction.
+
+    Each entry ends as done, skipped (the file is not what the plan was made from) or failed, with the reason. Give it
+    some dozens at a time: that many are in doubt after a crash.
+    """
+    ready: list[tuple[ExportEntry, bytes]] = []
+    for entry in entries:
+        if entry.state != State.PLANNED or not entry.selected:
+            continue
+        try:
+            before = _bytes_as_planned(entry)
+            after = build(before, entry.fields)
+        except (WriteRefused, Refused) as e:
+            entry.state, entry.error = State.SKIPPED, str(e)
+            continue
+        entry.backup = zlib.compress(before) if entry.seen else None
+        entry.sha_after = sha256(after)
+        entry.state = State.WRITING
+        ready.append((entry, after))
+    _save(entries)
+    for entry, data in ready:
+        try:
+            safe_write.replace(
+                Path(entry.target), data, seen=_seen(entry), verify=lambda b, e=entry: verify(b, e.fields), fsync=fsync
+            )
+            entry.state = State.DONE
+        except WriteRefused as e:
+            entry.state, entry.error = State.FAILED, str(e)
+    _save([entry for entry, _ in ready])
+
+
+def build(before: bytes, described: Mapping[str, Any]) -> bytes:
+    """The new content of a sidecar from its old one (empty: there was none) and an entry's `fields`. Refused."""
+    packet = Packet(before) if before else Packet.new()
+    for name, what in described.items():
+        prop = _property(name)
+        if "words" in what:
+            packet.set_array(prop, what["words"], what["kind"])
+        elif prop in (fields.RATING, fields.LABEL):
+            packet.set_plain(prop, what["after"])
+        else:
+            packet.set_text(prop, what["after"])
+    return packet.to_bytes()
+
+
+def verify(data: bytes, described: Mapping[str, Any]) -> None:
+    """Read the words back with another parser (expat) than the one that wrote them. Raises WriteRefused."""
+    try:
+        root = ElementTree.fromstring(data)
+    except ElementTree.ParseError as e:
+        raise WriteRefused(f"the new content does not read back: {e}") from None
+    for name, what in described.items():
+        if "words" not in what:
+            continue
+        prop = _property(name)
+        found = [li.text or "" for li in root.iterfind(f".//{prop.qname}/{_RDF}{what['kind']}/{_RDF}li")]
+        if found != what["words"]:
+            raise WriteRefused(f"the new content does not read back: {name} would be {found!r}")
+
+
+def _bytes_as_planned(entry: ExportEntry) -> bytes:
+    path = Path(entry.target)
+    if Seen.of(path) != _seen(entry):
+        raise WriteRefused("changed by another program since the plan was made")
+    if entry.seen is None:
+        return b""
+    try:
+        data = path.read_bytes()
+    except OSError as e:
+        raise WriteRefused(f"cannot be read: {e.strerror or e}") from None
+    if sha256(data) != entry.sha_before:
+        raise WriteRefused("changed by another program since the plan was made")
+    return data
+
+
+def _seen(entry: ExportEntry) -> Seen | None:
+    return Seen(*entry.seen) if entry.seen else None
+
+
+def _save(entries: Iterable[ExportEntry]) -> None:
+    now = timezone.now()
+    rows = list(entries)
+    for entry in rows:
+        entry.at = now
+    with transaction.atomic():
+        ExportEntry.objects.bulk_update(rows, ["state", "error", "backup", "sha_after", "at"], batch_size=100)
+
+
+_PROPERTIES = {
+    str(p): p
+    for p in (
+        fields.SUBJECT,
+        fields.HIERARCHY,
+        fields.TAGS_LIST,
+        fields.LAST_KEYWORD,
+        fields.CATALOG_SETS,
+        fields.DESCRIPTION,
+        fields.IMAGE_DESCRIPTION,
+        fields.RATING,
+        fields.LABEL,
+    )
+}
+
+
+def _property(name: str) -> Property:
+    return _PROPERTIES[name]
+
+
+# -- after a crash ----------------------------------------------------------------------------------------------------
+def settle(job: ExportJob | None = None) -> int:
+    """Decide what became of entries that a crash left in the middle; how many there were.
+
+    The new content is there: done. The old content is there: planned again. Anything else: failed, left to a person.
+    """
+    rows = ExportEntry.objects.filter(state=State.WRITING)
+    if job is not None:
+        rows = rows.filter(job=job)
+    entries = list(rows)
+    folders = set()
+    for entry in entries:
+        path = Path(entry.target)
+        folders.add(path.parent)
+        try:
+            now = sha256(path.read_bytes())
+        except FileNotFoundError:
+            now = ""
+        except OSError as e:
+            entry.state, entry.error = State.FAILED, f"cannot be read after an interruption: {e.strerror or e}"
+            continue
+        if now == entry.sha_after:
+            entry.state = State.DONE
+        elif now == entry.sha_before:
+            entry.state = State.PLANNED
+        else:
+            entry.state = State.FAILED
+            entry.error = "interrupted, and changed by another program since: look at the file"
+    _save(entries)
+    for folder in folders:
+        safe_write.sweep(folder)
+    return len(entries)
+
+
+# -- undo -------------------------------------------------------------------------------------------------------------
+def undo(entries: Iterable[ExportEntry], *, fsync: bool = True) -> tuple[int, list[str]]:
+    """Take written entries back, newest first; (how many, what could not be undone and why).
+
+    Where the file is what we left, its old bytes come back exactly (a file we made goes). Where somebody wrote since,
+    only our words are taken out and theirs stay.
+    """
+    undone, problems = 0, []
+    for entry in sorted(entries, key=lambda e: -e.pk):
+        if entry.state != State.DONE:
+            continue
+        try:
+            _undo_one(entry, fsync)
+        except (WriteRefused, Refused) as e:
+            problems.append(f"{entry.target}: {e}")
+            continue
+        entry.state = State.UNDONE
+        undone += 1
+        _save([entry])
+    return undone, problems
+
+
+def _undo_one(entry: ExportEntry, fsync: bool) -> None:
+    path = Path(entry.target)
+    seen = Seen.of(path)
+    if seen is None:
+        return  # taken away by someone: nothing of ours is left there
+    try:
+        now = path.read_bytes()
+    except OSError as e:
+        raise WriteRefused(f"cannot be read: {e.strerror or e}") from None
+    if sha256(now) == entry.sha_after:
+        if entry.action == Action.CREATE:
+            safe_write.remove(path, seen=seen, fsync=fsync)
+        else:
+            old = zlib.decompress(bytes(entry.backup or b""))
+            if sha256(old) != entry.sha_before:
+                raise WriteRefused("the backup is damaged")
+            safe_write.replace(path, old, seen=seen, fsync=fsync)
+        return
+    data = _without_ours(now, entry)
+    if data != now:
+        safe_write.replace(path, data, seen=seen, fsync=fsync)
+
+
+def _without_ours(now: bytes, entry: ExportEntry) -> bytes:
+    """The content that others edited since, with what this entry added taken out and what it removed put back."""
+    packet = Packet(now)
+    for name, what in entry.fields.items():
+        prop = _property(name)
+        if "words" in what:
+            added = {compare_key(w) for w, kind, _ in what["changes"] if kind == "added"}
+            removed = [w for w, kind, _ in what["changes"] if kind == "removed"]
+            words = [w for w in packet.values(prop) or [] if compare_key(w) not in added]
+            there = {compare_key(w) for w in words}
+            packet.set_array(prop, words + [w for w in removed if compare_key(w) not in there], what["kind"])
+        elif packet.text(prop) == what["after"]:
+            setter = packet.set_plain if prop in (fields.RATING, fields.LABEL) else packet.set_text
+            setter(prop, what["before"])
+    return packet.to_bytes()
