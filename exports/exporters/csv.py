@@ -1,0 +1,271 @@
+"""CSV tables of reviewed truth or proposals: safe to open in a spreadsheet, and exact to read back.
+
+Cells that a spreadsheet would take for a formula get a leading apostrophe; `unescape_cell` takes exactly that back.
+The rule is for every text cell, applied after joining, whatever the flavour: quoting does not stop formulas.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from tagging.models import ImageTag
+
+from .base import Exporter, ExportOptions, Plan
+from .reading import (
+    NO_SCORE,
+    SCALE,
+    TAG_BITS,
+    TAG_SHIFT,
+    ImageRow,
+    Names,
+    Packed,
+    Record,
+    Source,
+    TagRow,
+)
+
+#: First characters that make a spreadsheet compute: ASCII and full-width operators, and white space it skips.
+DANGEROUS = frozenset("=+-@\t\r\n＝＋－＠")
+_PREFIXED = DANGEROUS | {"'"}
+TEXT_SEPARATOR = "; "
+EXCEL_CELL = 32_767  # characters
+BOM = b"\xef\xbb\xbf"
+ROWS_AT_ONCE = 1000
+
+
+def escape_cell(text: str) -> str:
+    """A leading apostrophe before what would be a formula, and before an apostrophe: so that it can be taken back."""
+    return f"'{text}" if text[:1] in _PREFIXED else text
+
+
+def unescape_cell(text: str) -> str:
+    """The inverse of `escape_cell`: exactly one leading apostrophe goes."""
+    return text[1:] if text[:1] == "'" else text
+
+
+def join_text(names: Sequence[str]) -> str:
+    """Names in one readable cell, joined by "; ". Backslashes and semicolons in names are written `\\\\` and `\\;`."""
+    return TEXT_SEPARATOR.join(_escape_name(name) for name in names)
+
+
+def split_text(text: str) -> list[str]:
+    """The inverse of `join_text` (for names without outer white space; empty names do not exist)."""
+    names, name, escaped = [], [], False
+    for character in text:
+        if escaped or character not in "\\;":
+            name.append(character)
+            escaped = False
+        elif character == "\\":
+            escaped = True
+        else:
+            names.append("".join(name).strip())
+            name = []
+    return [*names, "".join(name).strip()] if text else []
+
+
+def _escape_name(name: str) -> str:
+    return name.replace("\\", "\\\\").replace(";", "\\;") if "\\" in name or ";" in name else name
+
+
+WIDE = ("id", "path", "sha256", "width", "height", "captured_at", "review_state", "caption", "rating", "tags", "scores")
+LONG = ("id", "path", "tag", "category", "parent", "state", "score", "run", "adapter", "reviewer")
+_STATES = {state.value: state.label for state in ImageTag.State}
+
+
+class CsvOptions(ExportOptions):
+    layout: Literal["wide", "long"] = Field(
+        "wide",
+        title="Layout",
+        description="Wide: a row for each image. Long: a row for each tag of an image, with where it came from.",
+        json_schema_extra={"labels": {"wide": "wide, a row per image", "long": "long, a row per tag"}},
+    )
+    tags_as: Literal["json", "text"] = Field(
+        "json",
+        title="Tags in the wide layout",
+        description='JSON reads back exactly; text is joined by "; ", a semicolon in a tag written as "\\;".',
+        json_schema_extra={
+            "advanced": True,
+            "labels": {"json": 'JSON, ["cat", "dog"]', "text": "text, cat; dog"},
+        },
+    )
+    rejected: bool = Field(
+        False,
+        title="Also rejected tags",
+        description="Rows of tags that a person refused (long layout only): examples of what is not there.",
+        json_schema_extra={"advanced": True},
+    )
+    excel: bool = Field(
+        False,
+        title="For Excel",
+        description="With a byte-order mark and Windows line ends, so that Excel reads accents and emoji.",
+    )
+
+
+class CsvExporter(Exporter[CsvOptions]):
+    """One CSV file, UTF-8, comma-separated, as RFC 4180 quotes."""
+
+    identifier = "csv"
+    label = "CSV table"
+    description = "For spreadsheets, scripts and data frames."
+    extension = "csv"
+    content_type = "text/csv; charset=utf-8"
+    Options = CsvOptions
+
+    @property
+    def _source(self) -> Source:
+        rejected = self.options.layout == "long" and self.options.rejected
+        return Source(self.selection, self.options, rejected=rejected)
+
+    def plan(self) -> Plan:
+        images, tags = self._source.counts()
+        everything = self.selection.images.count()
+        warnings = []
+        if not self.options.proposed and everything > images:
+            more = everything - images
+            warnings.append(
+                f"{more:,} {'image is' if more == 1 else 'images are'} not reviewed yet and left out; "
+                "ask for what is proposed to have them too."
+            )
+        rows = images if self.options.layout == "wide" else tags
+        return Plan(images=images, rows=rows, skipped=everything - images, warnings=warnings)
+
+    def stream(self) -> Iterator[bytes]:
+        source = self._source
+        table = _Wide(source.names, self.options) if self.options.layout == "wide" else _Long(source.names)
+        lines = _Lines("\r\n" if self.options.excel else "\n")
+        head = lines.encode([table.columns])
+        yield BOM + head if self.options.excel else head
+        for rows in table.pages(source):
+            for at in range(0, len(rows), ROWS_AT_ONCE):
+                part = rows[at : at + ROWS_AT_ONCE]
+                self.rows += len(part)
+                yield lines.encode(part)
+
+
+class _Lines:
+    """Rows as CSV bytes.
+
+    The writer always ends lines with CR LF, because that makes it quote cells with either; plain files then get LF.
+    """
+
+    def __init__(self, end: str) -> None:
+        self.end = end
+
+    def encode(self, rows: Sequence[Sequence[Any]]) -> bytes:
+        out: list[str] = []
+        csv.writer(_Sink(out.append), lineterminator="\r\n").writerows(rows)
+        if self.end == "\r\n":
+            return "".join(out).encode()
+        out.append("")
+        return "\n".join([line.removesuffix("\r\n") for line in out]).encode()
+
+
+class _Sink:
+    """What csv.writer writes to."""
+
+    def __init__(self, write: Callable[[str], Any]) -> None:
+        self.write = write
+
+
+class _Scores(dict[int, str]):
+    """Rank → the score as text with four digits; `nothing` where a person added the tag."""
+
+    def __init__(self, nothing: str) -> None:
+        super().__init__({NO_SCORE: nothing})
+
+    def __missing__(self, rank: int) -> str:
+        text = self[rank] = f"{-rank / SCALE:.4f}"
+        return text
+
+
+def _when(image: ImageRow) -> str:
+    """The camera's local time, without a zone: EXIF does not say which."""
+    return image.captured_at.replace(tzinfo=None).isoformat() if image.captured_at else ""
+
+
+class _Wide:
+    """One row per image. `scores` has one entry per entry of `tags`: null (or nothing) where a person added the tag."""
+
+    columns = WIDE
+
+    def __init__(self, names: Names, options: CsvOptions) -> None:
+        self.names = names
+        self.json = options.tags_as == "json"
+        self.written: dict[int, str] = {}  # tag id → its name as it stands in the cell
+        self.scores = _Scores("null" if self.json else "")
+
+    def pages(self, source: Source) -> Iterator[list[tuple[Any, ...]]]:
+        for page in source.pages():
+            self._learn(page)
+            yield [self._row(image, tags) for image, tags in page]
+
+    def _learn(self, page: Sequence[Record]) -> None:
+        if len(self.written) > len(self.names.tags):  # the vocabulary was let go
+            self.written.clear()
+        write = _json_text if self.json else _escape_name
+        for tag_id in {packed & TAG_BITS for record in page for packed in record.tags} - self.written.keys():
+            self.written[tag_id] = write(self.names.tags[tag_id].name)
+
+    def _row(self, image: ImageRow, packed: Sequence[Packed]) -> tuple[Any, ...]:
+        names = [self.written[value & TAG_BITS] for value in packed]
+        said = [self.scores[value >> TAG_SHIFT] for value in packed]
+        if self.json:
+            tags, scores = f"[{', '.join(names)}]", f"[{', '.join(said)}]"
+        else:
+            tags, scores = escape_cell(TEXT_SEPARATOR.join(names)), TEXT_SEPARATOR.join(said)
+        return (
+            image.id,
+            escape_cell(image.path),
+            image.sha256,
+            image.width,
+            image.height,
+            _when(image),
+            image.review_state,
+            escape_cell(image.caption),
+            escape_cell(image.rating),
+            tags,
+            scores,
+        )
+
+
+def _json_text(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)
+
+
+class _Long:
+    """One row per image and tag: state, score, the run and adapter that proposed it, who reviewed the image."""
+
+    columns = LONG
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+        self.scores = _Scores("")
+
+    def pages(self, source: Source) -> Iterator[list[tuple[Any, ...]]]:
+        for page in source.detailed():
+            yield [row for record in page for row in self._of(*record)]
+
+    def _of(self, image: ImageRow, rows: Sequence[TagRow]) -> Iterator[tuple[Any, ...]]:
+        path = escape_cell(image.path)
+        reviewer = escape_cell(self.names.person(image.reviewed_by))
+        for row in rows:
+            rank, tag_id, state, run_id = row
+            tag = self.names.tags[tag_id]
+            run, adapter = self.names.run(run_id)
+            yield (
+                image.id,
+                path,
+                escape_cell(tag.name),
+                escape_cell(tag.category),
+                escape_cell(tag.parent),
+                _STATES[state],
+                self.scores[rank],
+                escape_cell(run),
+                escape_cell(adapter),
+                reviewer,
+            )

@@ -1,0 +1,58 @@
+"""Identifier → export format, imported only when used. Third parties add theirs by the entry point group
+`iwtag.exporters`."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from .base import Exporter
+
+log = logging.getLogger(__name__)
+
+#: identifier → (label, "module:Class"). The label is here so that a list of formats needs no import.
+BUILT_IN: dict[str, tuple[str, str]] = {
+    "csv": ("CSV table", "exports.exporters.csv:CsvExporter"),
+}
+
+ENTRY_POINTS = "iwtag.exporters"
+
+
+class UnknownFormat(LookupError):
+    """No export format has this identifier; the text lists those there are."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@cache
+def registered() -> dict[str, tuple[str, str]]:
+    """All formats: the built-in ones and those of installed packages. A clash with a built-in one is refused."""
+    found = dict(BUILT_IN)
+    for point in entry_points(group=ENTRY_POINTS):
+        if point.name in found:
+            log.error("export format %r of %s is ignored: the name is taken", point.name, point.value)
+            continue
+        found[point.name] = (point.name, point.value)
+    return found
+
+
+def choices() -> list[tuple[str, str]]:
+    """(identifier, label) pairs for forms."""
+    return [(identifier, label) for identifier, (label, _) in sorted(registered().items())]
+
+
+def exporter_class(identifier: str) -> type[Exporter[Any]]:
+    """The class behind `identifier`. UnknownFormat names those there are."""
+    try:
+        _, target = registered()[identifier]
+    except KeyError:
+        raise UnknownFormat(f"No export format {identifier!r}; known: {', '.join(sorted(registered()))}.") from None
+    module, _, name = target.partition(":")
+    found = getattr(import_module(module), name)
+    if not (isinstance(found, type) and issubclass(found, Exporter)):
+        raise TypeError(f"{target} is not an Exporter")
+    return found
