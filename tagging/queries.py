@@ -17,7 +17,8 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import connection
-from django.db.models import Count, Exists, F, FilteredRelation, OuterRef, Q, QuerySet
+from django.db.models import Count, Exists, F, FilteredRelation, OuterRef, Q, QuerySet, Value
+from django.db.models.functions import Concat
 
 from .actions.tags import resolve_tags
 from .filters import ImageFilter
@@ -55,7 +56,8 @@ _ORDERS: Mapping[str, tuple[str, ...]] = {
 def filtered(collection: Collection, f: ImageFilter) -> QuerySet[ImageAsset]:
     """The images of the collection that the filter lets through, ordered for `page`.
 
-    At most three small queries to look up tags and how common they are. A tag that does not exist has no images.
+    Up to four small queries: to look up tags and how common they are, and whether a filter leaves few. A tag that does
+    not exist has no images.
     """
     wanted, unwanted = _tags(f.tag), _tags(f.not_tag)
     if wanted is None:
@@ -73,7 +75,7 @@ def filtered(collection: Collection, f: ImageFilter) -> QuerySet[ImageAsset]:
         images = images.filter(~Exists(ImageTag.objects.filter(_in_force(tag_id), image=OuterRef("pk"))))
     if f.run is not None and driver != ("run", f.run):
         images = images.filter(Exists(Proposal.objects.filter(_of_run(f), image=OuterRef("pk"))))
-    return _ordered(_simple(images, f, by_tag=bool(wanted)), f, driver)
+    return _ordered(_simple(images, f, driven=driver is not None, by_tag=bool(wanted)), f, driver)
 
 
 def _tags(names: Sequence[str]) -> list[int] | None:
@@ -141,22 +143,43 @@ def _scores(f: ImageFilter, name: str) -> Q:
     return q
 
 
-def _simple(images: QuerySet[ImageAsset], f: ImageFilter, *, by_tag: bool) -> QuerySet[ImageAsset]:
-    """What stands in the image's own row."""
-    images = images.filter(missing_since__isnull=not f.missing)
-    if f.review:
-        images = images.filter(review_state=f.review)
+def _simple(images: QuerySet[ImageAsset], f: ImageFilter, *, driven: bool, by_tag: bool) -> QuerySet[ImageAsset]:
+    """What stands in the image's own row. `images` are those of the collection, or joined to a driver."""
+    narrow = images.filter(missing_since__isnull=not f.missing)
     if f.rating:
-        images = images.exclude(rating="").filter(rating=f.rating)  # as the partial index is written
+        narrow = narrow.exclude(rating="").filter(rating=f.rating)  # as the partial index is written
     if f.errors and f.run is None:
-        images = images.filter(Q(state=ImageAsset.State.ERROR) | Q(proposal_state=Proposal.State.ERROR))
+        narrow = narrow.filter(Q(state=ImageAsset.State.ERROR) | Q(proposal_state=Proposal.State.ERROR))
+    if f.review:
+        # a partial index finds the few, that of the queue gives the order: SQLite would always take the latter
+        special = not driven and f.order == "queue" and (f.rating or f.errors or f.missing)
+        if special and connection.vendor == "sqlite" and _few(narrow):
+            narrow = narrow.alias(hidden=Concat("review_state", Value(""))).filter(hidden=f.review)
+        else:
+            narrow = narrow.filter(review_state=f.review)
     if not by_tag:
-        images = images.filter(_scores(f, "top_score"))
+        narrow = _by_top_score(images, narrow, f)
     if f.order in ("score", "-score"):
-        images = images.filter(top_score__isnull=False)
+        narrow = narrow.filter(top_score__isnull=False)
     if f.q:
-        images = images.filter(path__icontains=f.q)
-    return images
+        # the index on paths holds no order by id: when the matches are few, they are sorted
+        found = list(images.filter(path__icontains=f.q).order_by().values_list("pk", flat=True)[: _SORTABLE + 1])
+        few = len(found) <= _SORTABLE and not driven
+        narrow = narrow.filter(pk__in=found) if few else narrow.filter(path__icontains=f.q)
+    return narrow
+
+
+def _by_top_score(images: QuerySet[ImageAsset], narrow: QuerySet[ImageAsset], f: ImageFilter) -> QuerySet[ImageAsset]:
+    scores = _scores(f, "top_score")
+    if not scores or f.order in ("score", "-score") or connection.vendor != "sqlite" or _few(images.filter(scores)):
+        return narrow.filter(scores)
+    # many: SQLite would read them all by score and sort; walking in page order soon has a page full
+    return narrow.alias(any_score=F("top_score") + 0.0).filter(_scores(f, "any_score"))
+
+
+def _few(images: QuerySet[ImageAsset]) -> bool:
+    """Few enough to be sorted for a page. Reads an index up to that number."""
+    return images.order_by().values("pk")[: _SORTABLE + 1].count() <= _SORTABLE
 
 
 def _ordered(images: QuerySet[ImageAsset], f: ImageFilter, driver: tuple[str, int] | None) -> QuerySet[ImageAsset]:
@@ -307,7 +330,9 @@ def review_counts(collection: Collection) -> dict[str, int]:
     images = ImageAsset.objects.filter(collection=collection).order_by()
     counted = dict.fromkeys(ImageAsset.Review.values, 0)
     counted.update(images.values_list("review_state").annotate(n=Count("pk")))
-    missing = images.filter(missing_since__isnull=False).values_list("review_state").annotate(n=Count("pk"))
+    # grouped by an expression, so that the (small) index of the missing is read, not the whole queue's
+    state = Concat("review_state", Value(""))
+    missing = images.filter(missing_since__isnull=False).values_list(state).annotate(n=Count("pk"))
     for state, n in missing:
         counted[state] -= n
     return counted
