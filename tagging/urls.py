@@ -29,10 +29,13 @@ def view(dotted: str) -> Callable[..., HttpResponseBase]:
 app_name = "tagging"
 urlpatterns: list[URLPattern] = [
     path("", view("home.home"), name="home"),
+    path("live/", view("home.live"), name="home_live"),
     # -- collections and their grid
     path("collections/new/", view("collections.new"), name="collection_new"),
     path("c/<slug:slug>/", view("grid.grid"), name="grid"),
     path("c/<slug:slug>/bulk/", view("grid.bulk"), name="bulk"),
+    path("c/<slug:slug>/bulk/<uuid:batch>/", view("grid.bulk_status"), name="bulk_status"),
+    path("c/<slug:slug>/bulk/<uuid:batch>/undo/", view("grid.bulk_undo"), name="bulk_undo"),
     path("c/<slug:slug>/settings/", view("collections.edit"), name="collection_edit"),
     path("c/<slug:slug>/upload/", view("collections.upload"), name="upload"),
     path("c/<slug:slug>/ingest/", view("collections.ingest"), name="ingest"),
@@ -42,11 +45,14 @@ urlpatterns: list[URLPattern] = [
     path("images/<int:pk>/", view("review.review"), name="review"),
     path("images/<int:pk>/decide/", view("review.decide"), name="decide"),
     path("images/<int:pk>/more/", view("review.more"), name="review_more"),
+    path("images/<int:pk>/tags/", view("review.tags"), name="review_tags"),
     path("undo/", view("review.undo"), name="undo"),
+    path("tags/", view("tags.tags"), name="tags"),
     path("tags/search/", view("review.tag_search"), name="tag_search"),
     # -- runs
     path("runs/", view("runs.runs"), name="runs"),
     path("runs/new/", view("runs.new"), name="run_new"),
+    path("runs/new/options/", view("runs.options"), name="run_options"),
     path("runs/<int:pk>/", view("runs.run"), name="run"),
     path("runs/<int:pk>/status/", view("runs.status"), name="run_status"),
     path("runs/<int:pk>/<slug:verb>/", view("runs.act"), name="run_act"),

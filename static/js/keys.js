@@ -36,16 +36,14 @@ function openHelp() {
   const list = dialog.querySelector("dl");
   const rows = new Map();
   for (const element of document.querySelectorAll("[data-key]")) {
-    if (visible(element) && !rows.has(labelOf(element))) rows.set(labelOf(element), keysOf(element));
-  }
-  for (const extra of document.querySelectorAll("template[data-keys-extra]")) {
-    rows.set(extra.dataset.keyLabel, extra.dataset.keysExtra.split(" "));
+    if (visible(element)) rows.set(labelOf(element), [...new Set([...(rows.get(labelOf(element)) || []), ...keysOf(element)])]);
   }
   rows.set("Show these keys", ["?"]);
   list.replaceChildren(...[...rows].flatMap(([label, keys]) => {
     const term = document.createElement("dt");
-    keys.forEach((key, i) => {
+    (keys.length > 3 ? [keys[0], "…", keys.at(-1)] : keys).forEach((key, i) => {
       if (i) term.append(" ");
+      if (key === "…") { term.append("to"); return; }
       const kbd = document.createElement("kbd");
       kbd.textContent = shown[key] || key;
       term.append(kbd);
