@@ -264,7 +264,7 @@ def format_text(entries: Iterable[Entry], kind: str = "vocabulary") -> str:
 
 def _quoted(text: str, first: bool = False) -> str:
     """In quotes where the bare text would be read as something else."""
-    unclear = text != " ".join(text.split()) or '"' in text or "," in text or "\\" in text or _FIELD.search(" " + text)
+    unclear = any(sign in text for sign in '",\\') or _FIELD.search(" " + text) is not None
     if first:
         unclear = unclear or text[:1] in "=/#" or "*" in text or "?" in text
     if not unclear or not text:

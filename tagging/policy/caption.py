@@ -19,7 +19,8 @@ _BEFORE_SIGN = re.compile(r"\s+([,.;:!?…])")
 _DOUBLE_SIGN = re.compile(r"([,;:])(?:\s*[,;:])+")
 _SIGN_BEFORE_END = re.compile(r"[,;:]\s*([.!?…])")
 _LEADING_SIGNS = re.compile(r"^[\s,;:.!?…]+")
-_ARTICLE = re.compile(r"\b(?:a|an|the|very|with|of|and|in)\s*$", re.IGNORECASE)
+_AFTER_ARTICLE = re.compile(r"\b(an?|the|very)\s+[,;]\s*", re.IGNORECASE)
+_DANGLING = re.compile(r"\b(?:an?|the|very)\s*(?=[,.;:!?…]|$)", re.IGNORECASE)
 
 
 def clean_text(text: str) -> str:
@@ -56,6 +57,8 @@ def apply_caption(text: str, rules: CaptionRules, banned: Matcher, names: Sequen
     elif tags and rules.blend == "tags, caption" and (text == tags or text.startswith(f"{tags}, ")):
         text = text[len(tags) :].removeprefix(", ")
     text = _prose(text, rules, banned)
+    if tags and rules.blend == "caption, tags":
+        text = text.rstrip(". ")
     parts = {"caption": [text], "caption, tags": [text, tags], "tags, caption": [tags, text]}[rules.blend]
     return ", ".join(part for part in parts if part)
 
@@ -104,11 +107,12 @@ def _without_banned(text: str, action: str, banned: Matcher) -> str:
 def _tidied(text: str, capital: bool) -> str:
     """Prose after words were taken out: no double spaces or signs, no dangling 'a'."""
     text = clean_text(text)
+    text = _AFTER_ARTICLE.sub(r"\1 ", text)
     text = _BEFORE_SIGN.sub(r"\1", text)
     text = _DOUBLE_SIGN.sub(r"\1", text)
     text = _SIGN_BEFORE_END.sub(r"\1", text)
-    text = re.sub(r"\b(?:an?|the|very|and|of|with|in)\s*(?=[,.;:!?…]|$)", "", text, flags=re.IGNORECASE)
-    text = _BEFORE_SIGN.sub(r"\1", _LEADING_SIGNS.sub("", text)).strip()
+    text = _DANGLING.sub("", text)
+    text = _BEFORE_SIGN.sub(r"\1", _LEADING_SIGNS.sub("", text)).rstrip(" ,;:-")
     return text[:1].upper() + text[1:] if capital else text
 
 

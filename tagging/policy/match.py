@@ -101,8 +101,9 @@ class Pattern:
                 f"the pattern {self.entry.text!r} of {self.slug!r} took longer than {PATTERN_SECONDS * 1000:.0f} ms "
                 "and counts as no match: make it simpler"
             )
-            self._problems.append(text)
-            log.warning("%s", text)
+            if text not in self._problems:
+                self._problems.append(text)
+                log.warning("%s", text)
         self._strikes += 1
 
 
@@ -112,7 +113,7 @@ def wildcard(text: str, inside_text: bool = False) -> str:
     # clean text has no runs of stars to back-track over
     parts = re.split(r"(\*+|\?)", clean(text).replace("_", " "))
     body = "".join(any_run if p.startswith("*") else one if p == "?" else regex.escape(p) for p in parts if p)
-    return rf"(?<!\w){body}(?!\w)" if inside_text else rf"\A(?s:{body})\Z"
+    return rf"(?<![^\W_]){body}(?![^\W_])" if inside_text else rf"\A(?s:{body})\Z"
 
 
 class Matcher:

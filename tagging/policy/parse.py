@@ -1,4 +1,4 @@
-"""Reading tags and a caption out of a model's text reply. Never raises: what cannot be read is a problem with a text."""
+"""Reading tags and a caption out of a model's text reply. Never raises: what cannot be read is a problem."""
 
 from __future__ import annotations
 

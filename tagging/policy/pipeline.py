@@ -34,8 +34,19 @@ _EPSILON = 1e-5
 class _Item:
     """One tag on its way through the steps."""
 
-    __slots__ = ("ancestors", "category", "key", "name", "original", "position", "protected", "reason", "score")
-    __slots__ += ("source", "state")
+    __slots__ = (
+        "ancestors",
+        "category",
+        "key",
+        "name",
+        "original",
+        "position",
+        "protected",
+        "reason",
+        "score",
+        "source",
+        "state",
+    )
 
     def __init__(
         self,
@@ -238,10 +249,10 @@ class CompiledPolicy:
             for key in self._ancestors(item):
                 narrower.setdefault(key, item.name)
         for key, name in narrower.items():
-            item = live.get(key)
-            if item is not None and not item.protected:
+            broader = live.get(key)
+            if broader is not None and not broader.protected:
                 del live[key]
-                dropped.append(item.dropped(f"broader than {name!r}"))
+                dropped.append(broader.dropped(f"broader than {name!r}"))
 
     def _keep_one_of_each_group(self, live: dict[str, _Item], dropped: list[Fate]) -> None:
         for group in self._groups:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from prompts.wordlists import Entry
 
 from .match import Matcher, Pattern, tokens
-from .spec import PolicyError
 from .text import clean, tag_key
 
 
@@ -22,7 +21,6 @@ class Replacements:
         self._exact: dict[str, tuple[Entry, str]] = {}
         self._words: list[tuple[Entry, str, Matcher, Matcher | None]] = []
         self._patterns: list[tuple[Pattern, str]] = []
-        firsts: set[str] = set()
         for entry, slug in entries:
             new = clean(entry.replacement or "")
             if entry.match in ("wildcard", "regex"):
@@ -35,7 +33,6 @@ class Replacements:
             else:
                 inside = Matcher([(Entry(text=new), slug)], problems) if tokens(new) else None
                 self._words.append((entry, slug, Matcher([(entry, slug)], problems), inside))
-        del firsts
 
     def __bool__(self) -> bool:
         return bool(self._exact or self._words or self._patterns)
@@ -79,6 +76,3 @@ def _replace_words(name: str, new: str, matcher: Matcher, inside: Matcher | None
         parts += (name[at:start], new)
         at = end
     return clean("".join(parts) + name[at:])
-
-
-__all__ = ["PolicyError", "Replacements"]

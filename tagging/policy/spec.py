@@ -24,16 +24,20 @@ class CaptionRules(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     strip_prefixes: Words = Field(
-        (), title="Openings to remove", description="For example: The image shows. Upper and lower case do not matter."
+        default=(),
+        title="Openings to remove",
+        description="For example: The image shows. Upper and lower case do not matter.",
     )
-    banned_phrases: Words = Field((), title="Banned phrases", description="Besides the words of the banned lists.")
+    banned_phrases: Words = Field(
+        default=(), title="Banned phrases", description="Besides the words of the banned lists."
+    )
     banned_action: Literal["remove", "sentence"] = Field(
-        "remove", title="What a banned word costs", description="The word itself, or the whole sentence."
+        default="remove", title="What a banned word costs", description="The word itself, or the whole sentence."
     )
-    max_sentences: int = Field(0, ge=0, le=100, title="Most sentences", description="0: no limit.")
-    max_chars: int = Field(0, ge=0, le=20000, title="Most characters", description="0: no limit.")
+    max_sentences: int = Field(default=0, ge=0, le=100, title="Most sentences", description="0: no limit.")
+    max_chars: int = Field(default=0, ge=0, le=20000, title="Most characters", description="0: no limit.")
     blend: Literal["caption", "caption, tags", "tags, caption", "tags"] = Field(
-        "caption", title="Caption is made of", description="'caption, tags' appends the final tags."
+        default="caption", title="Caption is made of", description="'caption, tags' appends the final tags."
     )
 
 
@@ -43,21 +47,29 @@ class PolicySpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     parse: Literal["auto", "comma", "newline", "json", "sentences", "caption"] = Field(
-        "auto", title="Read a text reply as", description="auto: JSON where it is JSON, else lines, else commas."
+        default="auto",
+        title="Read a text reply as",
+        description="auto: JSON where it is JSON, else lines, else commas.",
     )
-    case: Literal["keep", "lower", "title"] = Field("keep", title="Upper and lower case")
+    case: Literal["keep", "lower", "title"] = Field(default="keep", title="Upper and lower case")
     underscores: Literal["spaces", "keep"] = Field(
-        "spaces", title="Underscores", description="Emoticons such as ^_^ keep theirs."
+        default="spaces", title="Underscores", description="Emoticons such as ^_^ keep theirs."
     )
-    hyphens: Literal["keep", "spaces"] = Field("keep", title="Hyphens")
+    hyphens: Literal["keep", "spaces"] = Field(default="keep", title="Hyphens")
     vocabulary: Literal["free", "prefer", "only"] = Field(
-        "free", title="Vocabulary", description="prefer: use its spelling where a word is known; only: drop the rest."
+        default="free",
+        title="Vocabulary",
+        description="prefer: use its spelling where a word is known; only: drop the rest.",
     )
     inflections: bool = Field(
-        True, title="Singular and plural", description="'dogs' becomes 'dog' only where the vocabulary has 'dog'."
+        default=True,
+        title="Singular and plural",
+        description="'dogs' becomes 'dog' only where the vocabulary has 'dog'.",
     )
     similarity: Probability = Field(
-        0.0, title="Close match from", description="0: off. 0.85 lets 'sunsett' become 'sunset'. Marked as mapped."
+        default=0.0,
+        title="Close match from",
+        description="0: off. 0.85 lets 'sunsett' become 'sunset'. Marked as mapped.",
     )
     thresholds: dict[str, Probability] = Field(
         default_factory=dict, title="Thresholds by category", description="They take the place of the model's own."
@@ -66,33 +78,37 @@ class PolicySpec(BaseModel):
         default_factory=dict, title="Thresholds by tag", description="May be lower than the category's."
     )
     hidden_categories: tuple[str, ...] = Field(
-        ("rating",), title="Categories never tagged", description="The rating has a field of its own."
+        default=("rating",), title="Categories never tagged", description="The rating has a field of its own."
     )
-    banned: Words = Field((), title="Banned words", description="Besides the lists; the same syntax.")
-    forced: Words = Field((), title="Forced words", description="On every image.")
-    triggers: Words = Field((), title="Trigger words", description="On every image, at the position below.")
-    trigger_position: Literal["first", "last"] = Field("first", title="Trigger words stand")
+    banned: Words = Field(default=(), title="Banned words", description="Besides the lists; the same syntax.")
+    forced: Words = Field(default=(), title="Forced words", description="On every image.")
+    triggers: Words = Field(default=(), title="Trigger words", description="On every image, at the position below.")
+    trigger_position: Literal["first", "last"] = Field(default="first", title="Trigger words stand")
     parents: Literal["keep", "drop"] = Field(
-        "keep", title="Broader terms", description="drop: no 'animal' where 'dog' stands."
+        default="keep", title="Broader terms", description="drop: no 'animal' where 'dog' stands."
     )
     exclusive: tuple[Words, ...] = Field(
-        (), title="Mutually exclusive groups", description="Of each group only the most probable stays."
+        default=(), title="Mutually exclusive groups", description="Of each group only the most probable stays."
     )
-    min_chars: int = Field(1, ge=1, le=200, title="Fewest characters of a tag")
-    max_words: int = Field(0, ge=0, le=50, title="Most words in a tag", description="0: no limit.")
+    min_chars: int = Field(default=1, ge=1, le=200, title="Fewest characters of a tag")
+    max_words: int = Field(default=0, ge=0, le=50, title="Most words in a tag", description="0: no limit.")
     min_tags: int = Field(
-        0,
+        default=0,
         ge=0,
         le=1000,
         title="Fewest tags",
-        description="The best below their threshold fill up, where there are any.",
+        description="The best below their threshold fill up, if any.",
     )
     max_tags: int | None = Field(
-        None, ge=1, le=1000, title="Most tags", description="Forced and trigger words count; the least probable go."
+        default=None,
+        ge=1,
+        le=1000,
+        title="Most tags",
+        description="Forced and trigger words count; the least probable go.",
     )
-    order: Literal["score", "vocabulary", "alphabet", "given"] = Field("score", title="Order")
+    order: Literal["score", "vocabulary", "alphabet", "given"] = Field(default="score", title="Order")
     category_order: tuple[str, ...] = Field(
-        ("character",), title="Categories first", description="In this order; all others follow."
+        default=("character",), title="Categories first", description="In this order; all others follow."
     )
     caption: CaptionRules = CaptionRules()
 

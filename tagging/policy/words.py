@@ -101,9 +101,9 @@ class WordRules:
         name, how, category, seen = self._settle(plain, category)
         key = tag_key(name)
         if key in self._fixed_names:
-            return Word(self._fixed_names[key], key, category, "changed", how, protected=True)
+            return Word(self._fixed_names[key], key, category, "changed", how or "spelling", protected=True)
         changed = key != tag_key(plain)
-        word = Word(name, key, category, "changed" if changed else "kept", how if changed else "")
+        word = Word(name, key, category, "changed" if changed else "kept", (how or "spelling") if changed else "")
         reason = self._too_long_or_short(raw, word) or self._banned(name) or (seen if seen else "")
         return word._replace(name=name[:MAX_NAME], reason=reason, dropped=True, state="kept") if reason else word
 
