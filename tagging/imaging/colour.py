@@ -21,7 +21,7 @@ def levels(image: Image.Image) -> tuple[float, float] | None:
         return 0.0, 65535.0
     if image.mode not in ("I", "F"):
         return None
-    low, high = (float(x) for x in image.getextrema())  # type: ignore[arg-type, misc]
+    low, high = (float(x) for x in image.getextrema())  # type: ignore[arg-type]
     if not (np.isfinite(low) and np.isfinite(high)):
         return 0.0, 1.0
     if image.mode == "F" and low >= 0 and high <= 1:

@@ -41,7 +41,14 @@ _TURN = {
 
 
 class ImageProblem(Exception):
-    """A file cannot be used as a picture. The text says why, and the mend where there is one."""
+    """A file cannot be used as a picture. The text says why, and the mend where there is one.
+
+    `format` is what the file begins like, empty when that is no picture.
+    """
+
+    def __init__(self, message: str, format: str = "") -> None:
+        super().__init__(message)
+        self.format = format
 
 
 @dataclass(slots=True)
@@ -114,10 +121,10 @@ def decode(
             kind = "TIFF"  # a plain TIFF with the extension of a RAW
             stream.seek(0)
         return _decode(stream, kind, min_side, cover, limit)
-    except ImageProblem:
-        raise
+    except ImageProblem as problem:
+        raise ImageProblem(str(problem), kind) from None
     except Exception as error:  # decoders meet hostile bytes here: whatever they raise is the file's problem
-        raise ImageProblem(_explain(kind, error)) from error
+        raise ImageProblem(_explain(kind, error), kind) from error
 
 
 def _decode(stream: BinaryIO, kind: str, min_side: int | None, cover: bool, limit: int) -> Picture:
