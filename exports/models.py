@@ -26,6 +26,9 @@ class ExportJob(models.Model):
     collection = models.ForeignKey(Collection, models.CASCADE, related_name="exports")
     format = models.CharField(max_length=24)
     options = models.JSONField(default=dict, blank=True)
+    filter = models.JSONField(
+        default=dict, blank=True, help_text="Which images, as in the grid's address; empty means all."
+    )
     state = models.CharField(max_length=10, choices=State, default=State.QUEUED)
     owner = models.CharField(max_length=160, blank=True)
     token = models.BigIntegerField(default=0)

@@ -5,37 +5,97 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('exports', '0001_initial'),
-        ('tagging', '0003_image_score_and_missing'),
+        ("exports", "0001_initial"),
+        ("tagging", "0003_image_score_and_missing"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='ExportEntry',
+            name="ExportEntry",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('target', models.CharField(help_text='Absolute path of the file.', max_length=1200)),
-                ('action', models.CharField(choices=[('create', 'new file'), ('update', 'changed file'), ('refuse', 'left alone')], max_length=8)),
-                ('state', models.CharField(choices=[('planned', 'planned'), ('writing', 'being written'), ('done', 'written'), ('skipped', 'skipped'), ('failed', 'failed'), ('refused', 'refused'), ('undone', 'undone')], default='planned', max_length=8)),
-                ('selected', models.BooleanField(default=True, help_text='Unticked in the preview: not written.')),
-                ('fields', models.JSONField(default=dict, help_text="Field → words to write, kind, and each word's change with why.")),
-                ('written', models.JSONField(default=dict, help_text="Field → the words in it that are iwtag's.")),
-                ('notes', models.JSONField(default=list)),
-                ('seen', models.JSONField(help_text='Size, mtime_ns and inode when planned; null: there was no file.', null=True)),
-                ('sha_before', models.CharField(blank=True, max_length=64)),
-                ('sha_after', models.CharField(blank=True, max_length=64)),
-                ('backup', models.BinaryField(help_text='The bytes before, compressed with zlib.', null=True)),
-                ('error', models.TextField(blank=True, help_text='Why it was refused, skipped or failed.')),
-                ('at', models.DateTimeField(auto_now=True)),
-                ('image', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='export_entries', to='tagging.imageasset')),
-                ('job', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='entries', to='exports.exportjob')),
-                ('recipe', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='tagging.recipe')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("target", models.CharField(help_text="Absolute path of the file.", max_length=1200)),
+                (
+                    "action",
+                    models.CharField(
+                        choices=[("create", "new file"), ("update", "changed file"), ("refuse", "left alone")],
+                        max_length=8,
+                    ),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("planned", "planned"),
+                            ("writing", "being written"),
+                            ("done", "written"),
+                            ("skipped", "skipped"),
+                            ("failed", "failed"),
+                            ("refused", "refused"),
+                            ("undone", "undone"),
+                        ],
+                        default="planned",
+                        max_length=8,
+                    ),
+                ),
+                ("selected", models.BooleanField(default=True, help_text="Unticked in the preview: not written.")),
+                (
+                    "fields",
+                    models.JSONField(
+                        default=dict, help_text="Field → words to write, kind, and each word's change with why."
+                    ),
+                ),
+                ("written", models.JSONField(default=dict, help_text="Field → the words in it that are iwtag's.")),
+                ("notes", models.JSONField(default=list)),
+                (
+                    "seen",
+                    models.JSONField(
+                        help_text="Size, mtime_ns and inode when planned; null: there was no file.", null=True
+                    ),
+                ),
+                ("sha_before", models.CharField(blank=True, max_length=64)),
+                ("sha_after", models.CharField(blank=True, max_length=64)),
+                ("backup", models.BinaryField(help_text="The bytes before, compressed with zlib.", null=True)),
+                ("error", models.TextField(blank=True, help_text="Why it was refused, skipped or failed.")),
+                ("at", models.DateTimeField(auto_now=True)),
+                (
+                    "image",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="export_entries",
+                        to="tagging.imageasset",
+                    ),
+                ),
+                (
+                    "job",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="entries",
+                        to="exports.exportjob",
+                    ),
+                ),
+                (
+                    "recipe",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="tagging.recipe",
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'export entries',
-                'indexes': [models.Index(fields=['job', 'id'], name='entry_page'), models.Index(fields=['target', '-id'], name='entry_target'), models.Index(condition=models.Q(('state', 'writing')), fields=['state'], name='entry_open')],
+                "verbose_name_plural": "export entries",
+                "indexes": [
+                    models.Index(fields=["job", "id"], name="entry_page"),
+                    models.Index(fields=["target", "-id"], name="entry_target"),
+                    models.Index(condition=models.Q(("state", "writing")), fields=["state"], name="entry_open"),
+                ],
             },
         ),
     ]
