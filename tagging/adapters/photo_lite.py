@@ -54,7 +54,7 @@ class PhotoLite(Adapter):
         devices=onnx_session.DEVICES,
         hierarchy=True,
     )
-    preparation: ClassVar[str] = "photo-lite 1: draft 1.5, white, centre crop 260/292, bicubic"
+    preparation: ClassVar[str] = "photo-lite 1: draft 2.5, white, centre crop 260/292, bicubic"
 
     class Options(AdapterOptions):
         score_floor: float = Field(

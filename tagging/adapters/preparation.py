@@ -1,10 +1,10 @@
 """Decode and shape a picture for a model: little work, close to the reference pixels.
 
-A JPEG is decoded at a half, a quarter or an eighth of its size where at least `OVERSAMPLING` times the model's side
-remains (libjpeg scales in the transform domain, so this saves most of the decoding); everything else (padding,
-cropping, one bicubic resize) then happens in the reduced space. Against full decoding the model's input keeps at
-least 50 dB PSNR; other pictures come out exactly equal, up to `AVERAGE_FROM` times the model's side.
-Drafting must come before anything that loads the pixels, turning by the EXIF flag included.
+A JPEG is decoded at a half, a quarter or an eighth of its size where enough for the model remains (libjpeg scales in
+the transform domain, so this saves most of the decoding); everything else (padding, cropping, one bicubic resize) then
+happens in the reduced space. Against full decoding the model's input keeps at least 50 dB PSNR; other pictures come
+out exactly equal, up to `AVERAGE_FROM` times the model's side. Drafting must come before anything that loads the
+pixels, turning by the EXIF flag included.
 """
 
 from __future__ import annotations
@@ -14,24 +14,80 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from .base import AdapterError, ImageInput
 
-#: How many times the model's side must remain after drafting.
-OVERSAMPLING = 1.5
+#: How many times the model's input must remain after drafting, for a padded square and for a crop. Chosen as the
+#: least that keeps 50 dB on photographs of grass, gravel and leaves at 448 and 260 pixels; 1.5 falls to 42 dB there.
+OVERSAMPLING = 2.0
+CROP_OVERSAMPLING = 2.5
 #: Pictures with no scaled decode are averaged down by a whole factor first when this many times too large.
 AVERAGE_FROM = 8
 #: What decoders raise for a broken file. A MemoryError is not among them.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
 _ALPHA_MODES = {"RGBA", "LA", "PA", "RGBa", "La"}
 _WHITE = (255, 255, 255)
+#: EXIF orientations that swap the axes, and those whose first column or row was the last one in the file.
+_SIDEWAYS = {5, 6, 7, 8}
+_FROM_THE_RIGHT = {2, 3, 6, 7}
+_FROM_BELOW = {3, 4, 7, 8}
 
 Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reduced:
+    """An upright RGB picture, possibly decoded small, and where the full picture lies in it.
+
+    A side that the reduction does not divide ends inside the last column or row (the first, when turned): `left` and
+    `top` are where the content starts, in pixels of `picture`, and `width`, `height` are the full picture's. Ignoring
+    the fraction would move the picture by up to half a pixel, which costs 20 dB.
+    """
+
+    picture: Image.Image
+    width: int
+    height: int
+    factor: int
+    left: float = 0.0
+    top: float = 0.0
+
+    def resized(self, side: int, x: float, y: float, length: float) -> Pixels:
+        """The square at (x, y) of the full picture, with sides of `length`, as (side, side, 3); white outside."""
+        left, top = self.left + x / self.factor, self.top + y / self.factor
+        right, bottom = left + length / self.factor, top + length / self.factor
+        picture, (before_x, after_x) = self.picture, _margins(left, right, self.picture.width)
+        before_y, after_y = _margins(top, bottom, picture.height)
+        if before_x or before_y or after_x or after_y:
+            size = (picture.width + before_x + after_x, picture.height + before_y + after_y)
+            canvas = Image.new("RGB", size, _WHITE)
+            canvas.paste(self._edges_on_white(bool(before_x or after_x)), (before_x, before_y))
+            picture = canvas
+        box = (left + before_x, top + before_y, right + before_x, bottom + before_y)
+        return np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC, box=box))
+
+    def _edges_on_white(self, columns: bool) -> Image.Image:
+        """The outermost column (or row) mixed with white by how much of it the picture covers."""
+        axis = 0 if columns else 1
+        start = (self.left, self.top)[axis]
+        end = start + (self.width, self.height)[axis] / self.factor
+        if start == 0 and end == self.picture.size[axis]:
+            return self.picture
+        at, covered = (0, 1 - start) if start else (-1, end - math.floor(end))
+        pixels = np.array(self.picture)
+        edge = pixels[:, at] if columns else pixels[at]
+        edge[...] = np.rint(covered * edge.astype(np.float32) + (1 - covered) * 255).astype(np.uint8)
+        return Image.fromarray(pixels)
+
+
+def _margins(start: float, end: float, size: int) -> tuple[int, int]:
+    """Whole pixels that must be added before and after an axis of `size` so that start..end lies inside."""
+    return max(0, math.ceil(-start - 1e-6)), max(0, math.ceil(end - size - 1e-6))
 
 
 def padded_square(image: ImageInput, side: int) -> Pixels:
@@ -40,15 +96,10 @@ def padded_square(image: ImageInput, side: int) -> Pixels:
     AdapterError (permanent) when it cannot be read.
     """
     with _opened(image) as opened:
-        picture = _upright_rgb(opened, side / max(opened.size))
-        longest = max(picture.size)
-        if picture.width != picture.height:
-            canvas = Image.new("RGB", (longest, longest), _WHITE)
-            canvas.paste(picture, ((longest - picture.width) // 2, (longest - picture.height) // 2))
-            picture = canvas
-        if longest != side:
-            picture = picture.resize((side, side), Image.Resampling.BICUBIC)
-        return np.asarray(picture)
+        reduced = _upright_rgb(opened, side / max(opened.size), OVERSAMPLING)
+        longest = max(reduced.width, reduced.height)
+        x, y = (longest - reduced.width) // 2, (longest - reduced.height) // 2
+        return reduced.resized(side, -x, -y, longest)
 
 
 def centre_crop(image: ImageInput, side: int, padding: int) -> Pixels:
@@ -57,11 +108,9 @@ def centre_crop(image: ImageInput, side: int, padding: int) -> Pixels:
     AdapterError (permanent) when it cannot be read.
     """
     with _opened(image) as opened:
-        picture = _upright_rgb(opened, (side + padding) / min(opened.size))
-        crop = min(picture.size) * side / (side + padding)
-        left, top = (picture.width - crop) / 2, (picture.height - crop) / 2
-        box = (left, top, left + crop, top + crop)
-        return np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC, box=box))
+        reduced = _upright_rgb(opened, (side + padding) / min(opened.size), CROP_OVERSAMPLING)
+        crop = min(reduced.width, reduced.height) * side / (side + padding)
+        return reduced.resized(side, (reduced.width - crop) / 2, (reduced.height - crop) / 2, crop)
 
 
 @contextmanager
@@ -91,15 +140,23 @@ def _identified(stream: BinaryIO) -> Image.Image:
         return Image.open(stream)
 
 
-def _upright_rgb(picture: Image.Image, scale: float) -> Image.Image:
+def _upright_rgb(picture: Image.Image, scale: float, oversampling: float) -> _Reduced:
     """Decode no larger than useful for `scale` (model pixels per picture pixel): upright, 8-bit RGB on white."""
-    wanted, width = scale * OVERSAMPLING, picture.width
+    (width, height), wanted, factor = picture.size, scale * oversampling, 1
     if wanted < 1:
-        picture.draft(None, (math.ceil(picture.width * wanted), math.ceil(picture.height * wanted)))
-    remaining = picture.width / width / scale
+        picture.draft(None, (math.ceil(width * wanted), math.ceil(height * wanted)))
+        factor = max(1, round(width / picture.width))
+    orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     ImageOps.exif_transpose(picture, in_place=True)
     upright = _on_white(picture)
-    return upright.reduce(int(remaining * 2 / AVERAGE_FROM)) if remaining >= AVERAGE_FROM else upright
+    if 1 / (scale * factor) >= AVERAGE_FROM:
+        further = int(2 / (scale * factor * AVERAGE_FROM))
+        upright, factor = upright.reduce(further), factor * further
+    if orientation in _SIDEWAYS:
+        width, height = height, width
+    left = upright.width - width / factor if orientation in _FROM_THE_RIGHT else 0.0
+    top = upright.height - height / factor if orientation in _FROM_BELOW else 0.0
+    return _Reduced(upright, width, height, factor, left, top)
 
 
 def _on_white(picture: Image.Image) -> Image.Image:

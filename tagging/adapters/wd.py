@@ -51,7 +51,7 @@ class WdTagger(Adapter):
         threshold_categories=("general", "character"),
         devices=onnx_session.DEVICES,
     )
-    preparation: ClassVar[str] = "wd 1: draft 1.5, white, padded square, bicubic"
+    preparation: ClassVar[str] = "wd 1: draft 2, white, padded square, bicubic"
 
     class Options(AdapterOptions):
         score_floor: float = Field(
