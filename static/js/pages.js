@@ -1,0 +1,56 @@
+// Small things of several pages: questions before a button acts, sliders beside numbers, chosen tags, menus that close.
+
+// <form data-confirm="Sure?">
+document.addEventListener("submit", (event) => {
+  const question = event.target.dataset?.confirm;
+  if (question && !window.confirm(question)) event.preventDefault();
+});
+
+// <input type=range data-slider="id of the number">: both show the same value; only the number is sent
+function sliders(root) {
+  for (const slider of root.querySelectorAll("[data-slider][hidden]")) {
+    const number = document.getElementById(slider.dataset.slider);
+    if (!number) continue;
+    slider.hidden = false;
+    slider.addEventListener("input", () => { number.value = slider.value; });
+    number.addEventListener("input", () => { if (number.value !== "") slider.value = number.value; });
+  }
+}
+sliders(document);
+document.body.addEventListener("htmx:afterSwap", (event) => sliders(event.detail.target.isConnected ? event.detail.target : document));
+document.body.addEventListener("htmx:afterSettle", () => sliders(document));
+
+// <… data-tags="name"> with a <tag-box>: what is chosen becomes a chip with a hidden field
+document.addEventListener("tag-chosen", (event) => {
+  const field = event.target.closest("[data-tags]");
+  if (!field) return;
+  const { name } = event.detail;
+  const there = [...field.querySelectorAll("input[type=hidden]")].some((input) => input.value === name);
+  if (there) return;
+  const chip = document.createElement("span");
+  chip.className = "chosen";
+  const hidden = document.createElement("input");
+  hidden.type = "hidden";
+  hidden.name = field.dataset.tags;
+  hidden.value = name;
+  const drop = document.createElement("button");
+  drop.type = "button";
+  drop.className = "drop-chip";
+  drop.setAttribute("aria-label", `Without ${name}`);
+  drop.textContent = "×";
+  chip.append(hidden, name, drop);
+  event.target.before(chip);
+});
+document.addEventListener("click", (event) => {
+  event.target.closest(".drop-chip")?.closest(".chosen")?.remove();
+  for (const menu of document.querySelectorAll("details.menu[open]")) {
+    if (!menu.contains(event.target)) menu.open = false;
+  }
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  const menu = document.querySelector("details.menu[open]");
+  if (!menu) return;
+  menu.open = false;
+  menu.querySelector("summary").focus();
+});
