@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
+from typing import BinaryIO
 
-#: Bytes that `sniff` wants to see. TIFF directories that lie further back are judged by the file's name.
-HEAD = 65536
+#: Bytes that `sniff` wants to see.
+HEAD = 4096
 
 #: Kind → the Pillow plug-ins that may open it. Others (EPS, PSD …) are never tried on files from outside.
 PILLOW = {
-    "JPEG": ("JPEG", "MPO"),
+    "JPEG": ("JPEG",),  # MPO too: the plug-in sees to it
     "PNG": ("PNG",),
     "WEBP": ("WEBP",),
     "TIFF": ("TIFF",),
@@ -39,8 +40,11 @@ def has_image_extension(name: str) -> bool:
     return name.rpartition(".")[2].lower() in EXTENSIONS
 
 
-def sniff(head: bytes, name: str = "") -> str:
-    """One of READABLE, or an empty string. `name` only tells camera RAW from TIFF, which begin alike."""
+def sniff(head: bytes, stream: BinaryIO, name: str = "") -> str:
+    """One of READABLE, or an empty string. `head` is the start of `stream`, which is moved only for TIFF.
+
+    Camera RAW and TIFF begin alike: the extension of `name`, else the tags of the first directory tell them apart.
+    """
     if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -61,7 +65,7 @@ def sniff(head: bytes, name: str = "") -> str:
         return "RAW"
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         named_raw = name.rpartition(".")[2].lower() in RAW_EXTENSIONS
-        return "RAW" if named_raw or head[8:10] == b"CR" or _has_raw_tags(head) else "TIFF"
+        return "RAW" if named_raw or head[8:10] == b"CR" or _has_raw_tags(head, stream) else "TIFF"
     return ""
 
 
@@ -80,19 +84,18 @@ def _boxed(head: bytes) -> str:
     return "HEIF" if any(b in _HEIF_BRANDS for b in brands) else ""
 
 
-def _has_raw_tags(head: bytes) -> bool:
+def _has_raw_tags(head: bytes, stream: BinaryIO) -> bool:
     """A first directory with DNGVersion (50706), a colour filter array (262 = 32803) or linear raw (34892)."""
     order = "<" if head[:2] == b"II" else ">"
     if head[2:4] in (b"+\0", b"\0+"):  # BigTIFF: no camera writes it
         return False
-    (at,) = struct.unpack_from(order + "I", head, 4)
-    if at + 2 > len(head):
+    if len(head) < 8:
         return False
-    (count,) = struct.unpack_from(order + "H", head, at)
-    for i in range(count):
-        if at + 14 + 12 * i > len(head):
-            break
-        tag, _type, _n, value = struct.unpack_from(order + "HHIH", head, at + 2 + 12 * i)
+    stream.seek(struct.unpack_from(order + "I", head, 4)[0])
+    count = int.from_bytes(stream.read(2), "little" if order == "<" else "big")
+    entries = stream.read(12 * count)
+    for at in range(0, len(entries) - 11, 12):
+        tag, _type, _n, value = struct.unpack_from(order + "HHIH", entries, at)
         if tag == 50706 or (tag == 262 and value in (32803, 34892)):
             return True
     return False

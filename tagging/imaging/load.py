@@ -16,16 +16,20 @@ from datetime import datetime
 from io import BytesIO
 from typing import Any, BinaryIO, cast
 
-from PIL import Image, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from . import colour, exif, kinds
 
 #: Pictures with more pixels than this are refused whatever their format.
 MAX_PIXELS = 400_000_000
 #: Pictures whose decoding needs more bytes of memory than this are refused; together, all threads stay below it too.
-MAX_BYTES = 1_536 * 1024 * 1024
+MAX_BYTES = 1024 * 1024 * 1024
 
 Image.MAX_IMAGE_PIXELS = None
+Image.preinit()  # JPEG, PNG, GIF and BMP; the imports above register the others (Image.init() would load all forty)
+# odd metadata is no news; set once, because warnings.catch_warnings is not safe in threads
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+PLUGINS = (AvifImagePlugin, TiffImagePlugin, WebPImagePlugin)
 
 # Memory that Pillow's decoder of a format holds per pixel at its peak (the picture itself, buffers of the library)
 _BYTES_PER_PIXEL = {"WEBP": 16, "AVIF": 16, "HEIF": 12, "GIF": 8}
@@ -108,8 +112,8 @@ def decode(
     stream = BytesIO(source) if isinstance(source, bytes) else source
     stream.seek(0)
     head = stream.read(kinds.HEAD)
+    kind = kinds.sniff(head, stream, name or str(getattr(stream, "name", "")))
     stream.seek(0)
-    kind = kinds.sniff(head, name or str(getattr(stream, "name", "")))
     if kind not in kinds.READABLE:
         raise ImageProblem(kinds.describe(head))
     limit = max_pixels or MAX_PIXELS
@@ -130,9 +134,7 @@ def decode(
 def _decode(stream: BinaryIO, kind: str, min_side: int | None, cover: bool, limit: int) -> Picture:
     if kind == "HEIF":
         _register_heif()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; a picture that decodes is good enough
-        image = Image.open(stream, formats=kinds.PILLOW[kind])
+    image = Image.open(stream, formats=kinds.PILLOW[kind])
     full = image.size
     _check_pixels(*full, limit)
     facts = exif.read(image)
@@ -183,8 +185,8 @@ def _decode_raw(stream: BinaryIO, min_side: int | None, cover: bool, limit: int)
 def _target(size: tuple[int, int], min_side: int, cover: bool) -> tuple[int, int]:
     """The smallest size of the same shape that still satisfies `min_side`."""
     side = min(size) if cover else max(size)
-    scale = min(1.0, min_side / side)
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    wanted = min(min_side, side)
+    return max(1, size[0] * wanted // side), max(1, size[1] * wanted // side)
 
 
 def _factor(size: tuple[int, int], min_side: int | None, cover: bool) -> int:
@@ -306,6 +308,6 @@ def _explain(kind: str, error: Exception) -> str:
         return f"{kind} needs a package that is not installed ({text})."
     if isinstance(error, UnidentifiedImageError):
         return f"The file starts like {kind}, but its header is damaged or cut off."
-    if "truncated" in text.lower() or isinstance(error, EOFError) or "end of" in text.lower():
+    if "truncated" in text.lower() or "end of" in text.lower() or isinstance(error, EOFError):
         return f"The {kind} file is truncated: its picture data ends early."
-    return f"The {kind} file is damaged ({text or type(error).__name__})."
+    return f"The {kind} file is damaged or cut off ({text or type(error).__name__})."

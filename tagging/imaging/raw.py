@@ -60,7 +60,7 @@ def _preview(raw: Any, rawpy: Any, wanted: int) -> bytes | None:
         thumb = raw.extract_thumb()
         if thumb.format != rawpy.ThumbFormat.JPEG:
             return None
-        with Image.open(BytesIO(thumb.data), formats=("JPEG", "MPO")) as jpeg:
+        with Image.open(BytesIO(thumb.data), formats=("JPEG",)) as jpeg:
             return bytes(thumb.data) if max(jpeg.size) >= wanted else None
     except (rawpy.LibRawError, OSError, SyntaxError, ValueError):
         return None
