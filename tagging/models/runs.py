@@ -97,6 +97,8 @@ class Chunk(models.Model):
     n_empty = models.PositiveIntegerField(default=0)
     n_error = models.PositiveIntegerField(default=0)
     n_cached = models.PositiveIntegerField(default=0, help_text="Of n_ok and n_empty, those found without inference.")
+    seconds = models.FloatField(default=0, help_text="Working time that its claims spent, loading left out.")
+    touched_at = models.DateTimeField(null=True, blank=True, help_text="Last commit of results.")
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["run", "stage", "lo"], name="chunk_slice")]
