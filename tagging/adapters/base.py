@@ -98,19 +98,24 @@ class Capabilities:
 class AdapterOptions(BaseModel):
     """Base of every adapter's options. Unknown names are errors; the JSON schema draws the form.
 
-    A field whose `json_schema_extra` has `"selection": True` only chooses among stored scores (thresholds): it is
-    left out of the identity of a prediction, because changing it needs no new inference. `"advanced": True` puts a
-    field behind the form's disclosure.
+    A field whose `json_schema_extra` has `"selection": True` only chooses among stored scores (thresholds), one with
+    `"operational": True` only says how the work is done (timeouts, concurrency, prices): both are left out of the
+    identity of a prediction, because changing them needs no new inference. `"advanced": True` puts a field behind the
+    form's disclosure.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def inference_dict(self) -> dict[str, Any]:
         """The options that change what the model computes, defaults filled in: part of `Prediction.key`."""
-        selection = {
-            name for name, f in type(self).model_fields.items() if _extra(f.json_schema_extra).get("selection")
+        fields = type(self).model_fields
+        left_out = {
+            n for n, f in fields.items() if _LEFT_OUT & {k for k, v in _extra(f.json_schema_extra).items() if v}
         }
-        return {k: v for k, v in self.model_dump(mode="json").items() if k not in selection}
+        return {k: v for k, v in self.model_dump(mode="json").items() if k not in left_out}
+
+
+_LEFT_OUT = {"selection", "operational"}
 
 
 def _extra(value: Any) -> dict[str, Any]:
@@ -267,6 +272,8 @@ class Adapter(ABC):
     capabilities: ClassVar[Capabilities]
     #: What `prepare` does to the pixels; part of a prediction's identity. Change it when the pixels change.
     preparation: ClassVar[str] = ""
+    #: Names of the options that `load` depends on: a model loaded with others is another resident.
+    load_options: ClassVar[frozenset[str]] = frozenset()
 
     class Options(AdapterOptions):
         """No options."""

@@ -3,38 +3,28 @@
 A JPEG is decoded at a half, a quarter or an eighth of its size where enough for the model remains (libjpeg scales in
 the transform domain, so this saves most of the decoding); everything else (padding, cropping, one bicubic resize) then
 happens in the reduced space. Against full decoding the model's input keeps at least 50 dB PSNR; other pictures come
-out exactly equal, up to `AVERAGE_FROM` times the model's side. Drafting must come before anything that loads the
-pixels, turning by the EXIF flag included.
+out exactly equal, up to eight times the model's side. Colours stay as the file has them, without its colour profile,
+as taggers are trained.
 """
 
 from __future__ import annotations
 
 import math
-import struct
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from ..imaging import load
 from .base import AdapterError, ImageInput
 
 #: How many times the model's input must remain after drafting, for a padded square and for a crop. Chosen as the
 #: least that keeps 50 dB on photographs of grass, gravel and leaves at 448 and 260 pixels; 1.5 falls to 42 dB there.
 OVERSAMPLING = 2.0
 CROP_OVERSAMPLING = 2.5
-#: Pictures with no scaled decode are averaged down by a whole factor first when this many times too large.
-AVERAGE_FROM = 8
-#: What decoders raise for a broken file. A MemoryError is not among them.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
-_ALPHA_MODES = {"RGBA", "LA", "PA", "RGBa", "La"}
 _WHITE = (255, 255, 255)
-#: EXIF orientations that swap the axes, and those whose first column or row was the last one in the file.
-_SIDEWAYS = {5, 6, 7, 8}
+#: EXIF orientations whose first column or row was the last one in the file.
 _FROM_THE_RIGHT = {2, 3, 6, 7}
 _FROM_BELOW = {3, 4, 7, 8}
 
@@ -95,11 +85,10 @@ def padded_square(image: ImageInput, side: int) -> Pixels:
 
     AdapterError (permanent) when it cannot be read.
     """
-    with _opened(image) as opened:
-        reduced = _upright_rgb(opened, side / max(opened.size), OVERSAMPLING)
-        longest = max(reduced.width, reduced.height)
-        x, y = (longest - reduced.width) // 2, (longest - reduced.height) // 2
-        return reduced.resized(side, -x, -y, longest)
+    reduced = _decoded(image, side * OVERSAMPLING, cover=False)
+    longest = max(reduced.width, reduced.height)
+    x, y = (longest - reduced.width) // 2, (longest - reduced.height) // 2
+    return reduced.resized(side, -x, -y, longest)
 
 
 def centre_crop(image: ImageInput, side: int, padding: int) -> Pixels:
@@ -107,70 +96,46 @@ def centre_crop(image: ImageInput, side: int, padding: int) -> Pixels:
 
     AdapterError (permanent) when it cannot be read.
     """
-    with _opened(image) as opened:
-        reduced = _upright_rgb(opened, (side + padding) / min(opened.size), CROP_OVERSAMPLING)
-        crop = min(reduced.width, reduced.height) * side / (side + padding)
-        return reduced.resized(side, (reduced.width - crop) / 2, (reduced.height - crop) / 2, crop)
+    reduced = _decoded(image, (side + padding) * CROP_OVERSAMPLING, cover=True)
+    crop = min(reduced.width, reduced.height) * side / (side + padding)
+    return reduced.resized(side, (reduced.width - crop) / 2, (reduced.height - crop) / 2, crop)
 
 
-@contextmanager
-def _opened(image: ImageInput) -> Iterator[Image.Image]:
-    """The picture with its pixels not yet decoded; what goes wrong inside becomes an AdapterError that names it."""
+def _decoded(image: ImageInput, side: float, *, cover: bool) -> _Reduced:
+    """The picture, its longer side (`cover`: its shorter) at least `side` pixels or as in the file."""
     try:
-        with image.open() as stream, _identified(stream) as picture:
-            yield picture
-    except Image.DecompressionBombError as error:
-        raise AdapterError(f"{image.name} is too large to decode safely: {error}", permanent=True) from error
-    except UnidentifiedImageError as error:
-        message = f"{image.name} is no picture that Pillow can read; tag its proxy, or convert it to JPEG or PNG."
+        with image.open() as stream:
+            picture = load.decode(stream, min_side=math.ceil(side), cover=cover, name=image.name)
+    except load.ImageProblem as problem:
+        raise AdapterError(f"{image.name}: {problem}", permanent=True) from problem
+    except OSError as error:
+        message = (
+            f"{image.name} cannot be read ({error.strerror or error}). Restore the file, or index its folder again."
+        )
         raise AdapterError(message, permanent=True) from error
-    except _BROKEN as error:
-        message = f"{image.name} cannot be decoded ({error or type(error).__name__}); restore or re-export the file."
-        raise AdapterError(message, permanent=True) from error
+    upright = _on_white(picture.image)
+    if picture.format == "RAW":  # the camera's preview: a picture of its own
+        return _Reduced(upright, *upright.size, 1)
+    factor = _factor((picture.width, picture.height), upright.size)
+    turned = 1 if picture.format in ("TIFF", "HEIF") else picture.orientation  # those are turned before reduction
+    left = upright.width - picture.width / factor if turned in _FROM_THE_RIGHT else 0.0
+    top = upright.height - picture.height / factor if turned in _FROM_BELOW else 0.0
+    return _Reduced(upright, picture.width, picture.height, factor, left, top)
 
 
-def _identified(stream: BinaryIO) -> Image.Image:
-    try:
-        return Image.open(stream)
-    except UnidentifiedImageError:
-        import pillow_heif  # on the first HEIC or AVIF only: the library is large
-
-        pillow_heif.register_heif_opener()
-        stream.seek(0)
-        return Image.open(stream)
-
-
-def _upright_rgb(picture: Image.Image, scale: float, oversampling: float) -> _Reduced:
-    """Decode no larger than useful for `scale` (model pixels per picture pixel): upright, 8-bit RGB on white."""
-    (width, height), wanted, factor = picture.size, scale * oversampling, 1
-    if wanted < 1:
-        picture.draft(None, (math.ceil(width * wanted), math.ceil(height * wanted)))
-        factor = max(1, round(width / picture.width))
-    orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    ImageOps.exif_transpose(picture, in_place=True)
-    upright = _on_white(picture)
-    if 1 / (scale * factor) >= AVERAGE_FROM:
-        further = int(2 / (scale * factor * AVERAGE_FROM))
-        upright, factor = upright.reduce(further), factor * further
-    if orientation in _SIDEWAYS:
-        width, height = height, width
-    left = upright.width - width / factor if orientation in _FROM_THE_RIGHT else 0.0
-    top = upright.height - height / factor if orientation in _FROM_BELOW else 0.0
-    return _Reduced(upright, width, height, factor, left, top)
+def _factor(full: tuple[int, int], reduced: tuple[int, int]) -> int:
+    """The whole number that `full` was divided by; both decoders round up what it does not divide."""
+    guess = max(1, round(max(full) / max(reduced)))
+    for factor in (guess, guess + 1, guess - 1):
+        if factor and all(-(-f // factor) == r for f, r in zip(full, reduced, strict=True)):
+            return factor
+    return guess
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
-    """Any mode as RGB: transparency composited on white, 16-bit greys brought to 8 bits."""
-    picture.load()
-    if picture.mode == "RGB" and "transparency" not in picture.info:
+    """Transparency composited on white."""
+    if picture.mode == "RGB":
         return picture
-    if picture.mode in _ALPHA_MODES or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        canvas = Image.new("RGBA", picture.size, (*_WHITE, 255))
-        canvas.alpha_composite(picture)
-        return canvas.convert("RGB")
-    if picture.mode[0] in "IF":
-        greys = np.asarray(picture).astype(np.float32)
-        top = 65535 if picture.mode[0] == "I" and greys.max(initial=0) > 255 else 255
-        picture = Image.fromarray(np.clip(greys * (255 / top), 0, 255).astype(np.uint8))
-    return picture.convert("RGB")
+    canvas = Image.new("RGBA", picture.size, (*_WHITE, 255))
+    canvas.alpha_composite(picture.convert("RGBA"))
+    return canvas.convert("RGB")

@@ -138,7 +138,7 @@ def test_what_is_no_picture_is_named(data):
 def test_a_truncated_file_is_named(samples):
     for name in ("honey-bee.jpg", "coffee-cutout.png"):
         data = (samples / name).read_bytes()
-        with pytest.raises(AdapterError, match=f"{name}.*restore or re-export"):
+        with pytest.raises(AdapterError, match=f"{name}: .*(truncated|cut off)"):
             padded_square(image_input(data[: len(data) // 2], name), 64)
 
 
@@ -148,6 +148,6 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_a_decompression_bomb_is_refused(monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(AdapterError, match="too large"):
+    monkeypatch.setattr("tagging.imaging.load.MAX_PIXELS", 100)
+    with pytest.raises(AdapterError, match="1,600|40 × 40"):
         padded_square(image_input(encoded(Image.new("L", (40, 40)))), 8)
