@@ -6,3 +6,14 @@ from django.apps import AppConfig
 class ExportsConfig(AppConfig):
     name = "exports"
     verbose_name = "Exports"
+
+    def ready(self) -> None:
+        from tagging import queue
+
+        queue.register_sweep(_sweep)
+
+
+def _sweep() -> None:
+    from .actions import sweep
+
+    sweep()

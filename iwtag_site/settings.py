@@ -65,13 +65,13 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django_htmx",
     "template_partials",
-    "import_export",
     "ninja",
     "django_q",
     "prompts",
     "tagging",
     "judging",
     "exports",
+    "import_export",  # after exports: both have a command "export", and the first one wins
     "iwtag_site.apps.SiteConfig",
 ]
 

@@ -7,8 +7,9 @@ The rule is for every text cell, applied after joining, whatever the flavour: qu
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -148,28 +149,23 @@ class CsvExporter(Exporter[CsvOptions]):
 
 
 class _Lines:
-    """Rows as CSV bytes.
-
-    The writer always ends lines with CR LF, because that makes it quote cells with either; plain files then get LF.
-    """
+    """Rows as CSV bytes, with line ends of LF or CR LF."""
 
     def __init__(self, end: str) -> None:
         self.end = end
 
     def encode(self, rows: Sequence[Sequence[Any]]) -> bytes:
-        out: list[str] = []
-        csv.writer(_Sink(out.append), lineterminator="\r\n").writerows(rows)
-        if self.end == "\r\n":
-            return "".join(out).encode()
-        out.append("")
-        return "\n".join([line.removesuffix("\r\n") for line in out]).encode()
+        text = _written(rows, self.end)
+        if self.end == "\n" and "\r" in text:
+            # the writer quotes only what its own line end has in it; readers stumble over a bare CR all the same
+            return "\n".join([_written([row], "\r\n").removesuffix("\r\n") for row in [*rows, ()]]).encode()
+        return text.encode()
 
 
-class _Sink:
-    """What csv.writer writes to."""
-
-    def __init__(self, write: Callable[[str], Any]) -> None:
-        self.write = write
+def _written(rows: Sequence[Sequence[Any]], end: str) -> str:
+    out = io.StringIO(newline="")
+    csv.writer(out, lineterminator=end).writerows(rows)
+    return out.getvalue()
 
 
 class _Scores(dict[int, str]):
@@ -200,37 +196,43 @@ class _Wide:
         self.scores = _Scores("null" if self.json else "")
 
     def pages(self, source: Source) -> Iterator[list[tuple[Any, ...]]]:
+        cells = self._json_cells if self.json else self._text_cells
         for page in source.pages():
             self._learn(page)
-            yield [self._row(image, tags) for image, tags in page]
+            yield [
+                (
+                    image.id,
+                    escape_cell(image.path),
+                    image.sha256,
+                    image.width,
+                    image.height,
+                    _when(image),
+                    image.review_state,
+                    escape_cell(image.caption),
+                    escape_cell(image.rating),
+                    *cells(packed),
+                )
+                for image, packed in page
+            ]
 
     def _learn(self, page: Sequence[Record]) -> None:
         if len(self.written) > len(self.names.tags):  # the vocabulary was let go
             self.written.clear()
         write = _json_text if self.json else _escape_name
-        for tag_id in {packed & TAG_BITS for record in page for packed in record.tags} - self.written.keys():
+        for tag_id in self.names.tags.keys() - self.written.keys():
             self.written[tag_id] = write(self.names.tags[tag_id].name)
 
-    def _row(self, image: ImageRow, packed: Sequence[Packed]) -> tuple[Any, ...]:
-        names = [self.written[value & TAG_BITS] for value in packed]
-        said = [self.scores[value >> TAG_SHIFT] for value in packed]
-        if self.json:
-            tags, scores = f"[{', '.join(names)}]", f"[{', '.join(said)}]"
-        else:
-            tags, scores = escape_cell(TEXT_SEPARATOR.join(names)), TEXT_SEPARATOR.join(said)
-        return (
-            image.id,
-            escape_cell(image.path),
-            image.sha256,
-            image.width,
-            image.height,
-            _when(image),
-            image.review_state,
-            escape_cell(image.caption),
-            escape_cell(image.rating),
-            tags,
-            scores,
-        )
+    def _json_cells(self, packed: Sequence[Packed]) -> tuple[str, str]:
+        written, said = self.written, self.scores
+        tags = ", ".join([written[value & TAG_BITS] for value in packed])
+        scores = ", ".join([said[value >> TAG_SHIFT] for value in packed])
+        return f"[{tags}]", f"[{scores}]"
+
+    def _text_cells(self, packed: Sequence[Packed]) -> tuple[str, str]:
+        written, said = self.written, self.scores
+        tags = TEXT_SEPARATOR.join([written[value & TAG_BITS] for value in packed])
+        scores = TEXT_SEPARATOR.join([said[value >> TAG_SHIFT] for value in packed])
+        return escape_cell(tags), scores
 
 
 def _json_text(name: str) -> str:

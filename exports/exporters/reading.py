@@ -109,18 +109,17 @@ class Source:
             images = images.alias(_review=Coalesce(F("review_state"), Value(""))).filter(
                 _review=ImageAsset.Review.REVIEWED
             )
-        self.images: QuerySet[ImageAsset] = images.order_by("pk")
+        # a filter that starts from another table is walked along that table's index, see tagging.queries.filtered
+        self._key = "hit__image_id" if "hit__image_id" in str(images.query.order_by) else "pk"
+        self.images: QuerySet[ImageAsset] = images.order_by(self._key)
         self.names = Names()
 
     # -- what is written --------------------------------------------------------------------------------------------
     def pages(self) -> Iterator[list[Record]]:
         """All records, at most PAGE at a time, by ascending id."""
         for images in self._image_pages():
-            found: dict[int, list[int]] = {}
-            rows = self._tag_rows(images).values("image_id").annotate(packed=_Gathered(_PACKED))
-            for image_id, packed in _fetch(rows.values_list("image_id", "packed")):
-                found[image_id] = sorted(packed if isinstance(packed, list) else json.loads(packed))
-            self.names.learn({value & TAG_BITS for values in found.values() for value in values})
+            found = self._packed(images)
+            self.names.learn({value & TAG_BITS for image in images for value in found.get(image.id, ())})
             yield [Record(image, found.get(image.id, [])) for image in images]
 
     def detailed(self) -> Iterator[list[DetailedRecord]]:
@@ -140,9 +139,23 @@ class Source:
         tags = ImageTag.objects.filter(self._tag_filter(), image__in=self.images.order_by().values("pk")).count()
         return images, tags
 
+    def _packed(self, images: Sequence[ImageRow]) -> dict[int, list[Packed]]:
+        """Image id → its tags in order; images without tags are left out."""
+        rows = self._tag_rows(images).values("image_id").annotate(packed=_Gathered(_PACKED))
+        ids, gathered = [], []
+        for image_id, packed in _fetch(rows.values_list("image_id", "packed")):
+            ids.append(image_id)
+            gathered.append(packed)
+        if gathered and isinstance(gathered[0], str):
+            gathered = json.loads(f"[{','.join(gathered)}]")
+        for packed in gathered:
+            packed.sort()
+        return dict(zip(ids, gathered, strict=True))
+
     def _image_pages(self) -> Iterator[list[ImageRow]]:
         after = 0
-        while page := list(self.images.filter(pk__gt=after).values_list(*ImageRow._fields)[:PAGE]):
+        rows = self.images.values_list(*ImageRow._fields)
+        while page := list(rows.filter(**{f"{self._key}__gt": after})[:PAGE]):
             after = page[-1][0]
             yield [self._image(row) for row in page]
 

@@ -1,0 +1,14 @@
+"""What the queue calls."""
+
+from __future__ import annotations
+
+
+def export(job_id: int) -> None:
+    """Write the file of an ExportJob."""
+    from .actions import run_export
+    from .models import ExportJob
+
+    try:
+        run_export(job_id)
+    except ExportJob.DoesNotExist:  # deleted meanwhile
+        return
