@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
+from typing import Literal
+
 from . import queue
 from .models import IngestJob
 
@@ -13,3 +16,37 @@ def ingest(job_id: int) -> None:
     job = run_ingest(job_id, seconds=SLICE)
     if job.state == IngestJob.State.RUNNING and not job.owner:
         queue.defer(TASK, job_id)
+
+
+@queue.register_sweep
+def sweep_ingests() -> None:
+    """Ring again for ingest jobs whose doorbell was lost or whose owner died."""
+    from .actions.ingest import sweep
+
+    sweep()
+
+
+def bulk(
+    collection_id: int,
+    query: str,
+    verb: Literal["accept", "reject", "add", "remove"],
+    tags: list[str],
+    min_score: float | None,
+    by_id: int,
+    batch: str,
+) -> None:
+    """A decision on all images that a filter (as a query string) lets through. A second ring finds the batch begun and
+    leaves it alone: images that came since were on nobody's confirmation page."""
+    from django.contrib.auth import get_user_model
+    from django.http import QueryDict
+
+    from .actions.review import bulk as decide
+    from .models import Collection, TagEdit
+    from .queries import ImageFilter, filtered
+
+    collection = Collection.objects.filter(pk=collection_id).first()
+    by = get_user_model().objects.filter(pk=by_id).first()
+    if collection is None or by is None or TagEdit.objects.filter(batch=batch).exists():
+        return
+    images = filtered(collection, ImageFilter.parse(QueryDict(query)))
+    decide(images, by=by, verb=verb, tag_names=tags, min_score=min_score, batch=uuid.UUID(batch))

@@ -158,6 +158,7 @@ def bulk(
     min_score: float | None = None,
     max_score: float | None = None,
     door: str = "bulk",
+    batch: uuid.UUID | None = None,
 ) -> BulkResult:
     """One decision on many images, undone as one batch.
 
@@ -165,6 +166,7 @@ def bulk(
     on the whole image, as accept_image and reject_image. add: the named tags are right. remove: the named tags go;
     those that a model proposed are rejected, so that they do not come back. add and remove leave the review state.
 
+    `batch` names the decision beforehand, for callers that hand it to a worker and must know it now.
     Streams: at most 256 images in memory and in a transaction. ValidationError keyed by tag_names, verb or score.
     """
     if verb not in ("accept", "reject", "add", "remove"):
@@ -181,7 +183,7 @@ def bulk(
     if names and not tags:
         return BulkResult(None, 0, 0)
     change = _Bulk(verb, tags, min_score, max_score)
-    batch, n_images, n_edits = uuid.uuid4(), 0, 0
+    batch, n_images, n_edits = batch or uuid.uuid4(), 0, 0
     for ids in slices(images, IMAGES_PER_TRANSACTION):
         with transaction.atomic():
             edits = Edits.lock(ids, by=by, door=door, batch=batch)

@@ -1,7 +1,7 @@
 """The pictures of a grid as ready HTML.
 
-Joined in Python: with the queries down to three, a template engine that fills 60 × 5 small pieces would be nine tenths of
-the page's time (measured). Everything that comes from data goes through `escape`.
+Joined in Python: with the queries down to three, a template engine that fills 60 × 5 small pieces would be nine tenths
+of the page's time (measured). Everything that comes from data goes through `escape`.
 """
 
 from __future__ import annotations
@@ -61,12 +61,10 @@ def _cell(image: ImageAsset, tags: Sequence[TagRow], href: str, thumb: str, n: i
     alt = escape(", ".join(tag.name for tag in in_force[:CHIPS]) or image.name)
     mark = mark_of(image)
     symbol, meaning = MARKS.get(mark, ("", ""))
-    badge = (
-        f'<span class="mark mark-{mark}" title="{meaning}"><span aria-hidden="true">{symbol}</span></span>'
-        if mark
-        else ""
-    )
-    words = f", {meaning}" if mark else ""
+    badge, words = "", ""
+    if mark:
+        badge = f'<span class="mark mark-{mark}" title="{meaning}"><span aria-hidden="true">{symbol}</span></span>'
+        words = f'<span class="visually-hidden">, {meaning}</span>'
     picture = (
         f'<img src="{thumb}" alt="{alt}" loading="lazy" decoding="async" draggable="false">'
         if image.sha256 and image.state == ImageAsset.State.READY
@@ -83,6 +81,6 @@ def _cell(image: ImageAsset, tags: Sequence[TagRow], href: str, thumb: str, n: i
         f'<li class="cell" data-id="{image.pk}"><label class="pick"><input type="checkbox" form="bulk" name="image" '
         f'value="{image.pk}"><span class="visually-hidden">Select {name}</span></label>'
         f'<a class="cell-link" href="{href}" id="cell-{image.pk}"><span class="cell-picture">{picture}{badge}</span>'
-        f'<span class="cell-name clip" title="{escape(image.path)}">{name}<span class="visually-hidden">{words}</span></span>'
+        f'<span class="cell-name clip" title="{escape(image.path)}">{name}{words}</span>'
         f'</a><div class="cell-tags">{chips}{rest}</div></li>'
     )

@@ -151,7 +151,8 @@ class NewRun:
 
     def start(self, by: User) -> Run:
         """Make the recipe and the run. ValidationError with the field's name when either is refused."""
-        assert self.adapter and self.options and self.collection
+        if not (self.collection and self.adapter and self.options):
+            raise ValueError("start() comes after is_valid()")
         channel = ChannelSpec(adapter=self.adapter, prompt_version=self.prompt, options=self.options.cleaned)
         recipe = get_recipe([channel], by=by)
         images = filtered(self.collection, self.filter).usable() if self.filter else None

@@ -1,0 +1,63 @@
+"""What tests of pages need: people with roles, collections with tagged images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from django.contrib.auth.models import Group, User
+from django.test import Client
+
+from tagging.actions.counts import rebuild
+from tagging.actions.tags import resolve_tags
+from tagging.models import Collection, ImageAsset, ImageTag
+
+
+def person(role: str = "", name: str = "") -> User:
+    """A user in the group of that role; none for no role."""
+    user = User.objects.create_user(name or role or "nobody", password="pw")
+    if role:
+        user.groups.add(Group.objects.get(name=role))
+    return user
+
+
+def signed_in(role: str, name: str = "") -> Client:
+    client = Client()
+    client.force_login(person(role, name))
+    return client
+
+
+def collection(name: str = "Holiday", **fields: Any) -> Collection:
+    return Collection.objects.create(name=name, slug=name.lower(), kind="upload", **fields)
+
+
+def sha(n: int) -> str:
+    return hashlib.sha256(str(n).encode()).hexdigest()
+
+
+def images(into: Collection, n: int, **fields: Any) -> list[ImageAsset]:
+    """`n` ready images img000.jpg …"""
+    first = ImageAsset.objects.count()
+    return ImageAsset.objects.bulk_create(
+        ImageAsset(
+            collection=into,
+            **{"path": f"img{i:04}.jpg", "sha256": sha(i), "format": "JPEG", "width": 40, "height": 30, **fields},
+        )
+        for i in range(first, first + n)
+    )
+
+
+def tagged(image: ImageAsset, names: Sequence[str], state: int = ImageTag.State.PROPOSED, score: float = 0.9) -> None:
+    """Put tags in force on an image; call `rebuild(collection)` (or `count`) when the counters matter."""
+    rows = [ImageTag(image=image, tag=tag, state=state, score=score) for tag in resolve_tags(names).values()]
+    ImageTag.objects.bulk_create(rows)
+
+
+def count(of: Collection) -> None:
+    rebuild(of)
+
+
+def states(image: ImageAsset) -> dict[str, int]:
+    """Tag name → state on that image."""
+    return dict(ImageTag.objects.filter(image=image).values_list("tag__name", "state"))
