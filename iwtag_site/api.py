@@ -4,4 +4,25 @@ from __future__ import annotations
 
 from ninja import NinjaAPI
 
-api = NinjaAPI(title="iwtag", version="1", urls_namespace="api")
+from tagging.api.auth import AUTH
+from tagging.api.errors import install
+
+DESCRIPTION = """Send an API key in the header `X-API-Key` (`manage.py create_api_key NAME --scopes read,write,run`), or
+sign in: this page then uses your session. Errors are `{"detail": "…", "field": "…"}`. Lists come in pages with a
+`next_cursor`. Nothing here waits for a model: runs are done by workers, ask for their progress."""
+
+api = NinjaAPI(title="iwtag", version="1", description=DESCRIPTION, urls_namespace="api", auth=AUTH)
+install(api)
+
+ROUTERS = {
+    "/health": "tagging.api.health.router",
+    "/collections": "tagging.api.collections.router",
+    "/ingests": "tagging.api.collections.ingests",
+    "/images": "tagging.api.images.router",
+    "/tags": "tagging.api.tags.router",
+    "/adapters": "tagging.api.adapters.router",
+    "/policies": "tagging.api.recipes.policies",
+    "/recipes": "tagging.api.recipes.recipes",
+}
+for prefix, router in ROUTERS.items():
+    api.add_router(prefix, router)

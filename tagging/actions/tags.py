@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from django.core.exceptions import ValidationError
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 from django.db.models import F, Max, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
@@ -17,6 +17,7 @@ from ..policy.text import clean, spaced, tag_key
 
 NAME_LENGTH = 200
 KEY_LENGTH = 220
+CATEGORY_LENGTH = 40
 _STEP = 500  # names per query
 
 
@@ -61,6 +62,46 @@ def _by_key(keys: Sequence[str]) -> dict[str, Tag]:
             aliases = TagAlias.objects.filter(key__in=rest).select_related("tag")
             found |= {alias.key: alias.tag for alias in aliases}
     return found
+
+
+def create_tag(name: str, *, category: str = "general", parent: Tag | None = None, aliases: Iterable[str] = ()) -> Tag:
+    """A new term of the vocabulary. ValidationError keyed by name, category or aliases; `name` when it is taken, by a
+    tag or as an alias."""
+    written, key = check_name(name, "name")
+    category = clean(category).casefold()
+    if not category or len(category) > CATEGORY_LENGTH:
+        raise ValidationError({"category": f"Name a category of at most {CATEGORY_LENGTH} characters."})
+    with transaction.atomic():
+        _check_free(key, "name")
+        tag = Tag(name=written, category=category, parent=parent)
+        try:
+            with transaction.atomic():
+                tag.save()
+        except IntegrityError:
+            raise ValidationError({"name": f"There is a tag {written!r} already."}) from None
+        for alias in aliases:
+            add_alias(tag, alias, field="aliases")
+    return tag
+
+
+def add_alias(tag: Tag, name: str, *, field: str = "name") -> TagAlias:
+    """Another spelling of `tag`; the one there is where it already means it. ValidationError under `field` when it
+    means another tag."""
+    written, key = check_name(name, field)
+    if found := TagAlias.objects.filter(key=key, tag=tag).first():
+        return found
+    _check_free(key, field)
+    try:
+        with transaction.atomic():
+            return TagAlias.objects.create(tag=tag, name=written)
+    except IntegrityError:
+        raise ValidationError({field: f"{written!r} is an alias already."}) from None
+
+
+def _check_free(key: str, field: str) -> None:
+    if tag := _by_key([key]).get(key):
+        what = "is a tag already" if tag.key == key else f"is an alias of {tag.name!r} already"
+        raise ValidationError({field: f"{key!r} {what}."})
 
 
 @dataclass(frozen=True, slots=True)

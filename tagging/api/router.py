@@ -1,0 +1,46 @@
+"""A router whose operations refuse query parameters they do not know: a misspelt filter must not return everything."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any
+
+import ninja
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest
+from ninja.signature import ViewSignature
+
+from .errors import Problem
+
+
+class Router(ninja.Router):
+    def add_api_operation(self, path: str, methods: list[str], view_func: Callable[..., Any], **kwargs: Any) -> None:
+        responses = kwargs["response"]
+        known = responses if isinstance(responses, dict) else {200: responses}
+        kwargs["response"] = {**known, **(_problems(path) if kwargs.get("auth", True) is not None else {})}
+        super().add_api_operation(path, methods, _strict(path, view_func), **kwargs)
+
+
+def _problems(path: str) -> dict[int, type[Problem]]:
+    """What any operation may answer, for the schema."""
+    return dict.fromkeys((401, 403, *((404,) if "{" in path else ()), 422), Problem)
+
+
+def _strict(path: str, view: Callable[..., Any]) -> Callable[..., Any]:
+    @cache
+    def known() -> set[str]:
+        models = [m for m in ViewSignature(path, view).models if m.__ninja_param_source__ == "query"]
+        return {name for model in models for name in model.__ninja_flatten_map__}
+
+    @wraps(view)
+    def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        if unknown := sorted(set(request.GET) - known()):
+            names = ", ".join(sorted(known())) or "none"
+            raise ValidationError({unknown[0]: f"There is no parameter {unknown[0]!r} here; there are: {names}."})
+        return view(request, *args, **kwargs)
+
+    # ninja reads annotations with the globals of the function it is given, which are not those of the view
+    checked.__signature__ = inspect.signature(view, eval_str=True)  # type: ignore[attr-defined]
+    return checked
