@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from django.core.cache import cache
 
 # before Django reads its settings
 os.environ["IWTAG_DATA_DIR"] = tempfile.mkdtemp(prefix="iwtag-test-")
@@ -20,6 +21,7 @@ SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 @pytest.fixture(autouse=True)
 def _own_media(settings, tmp_path):
     """Thumbnails, uploads and exports of each test go to its own folder."""
+    cache.clear()  # database ids come again in the next test
     settings.MEDIA_ROOT = tmp_path / "media"
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.STORAGES = {

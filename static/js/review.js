@@ -220,7 +220,8 @@ async function fetchPage(url) {
 }
 
 function ahead(url) {
-  if (!url || pages.has(url)) return;
+  // not the end of the list: what it answers depends on the decision that is made here
+  if (!url?.startsWith("/images/") || pages.has(url)) return;
   const promise = fetchPage(url);
   promise.catch(() => pages.delete(url));
   pages.set(url, promise);

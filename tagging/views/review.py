@@ -88,7 +88,8 @@ def review(request: Request, pk: int) -> HttpResponseBase:
         before = previous(image.collection, f, image)
         if before:
             return redirect(_address("review", before.pk, f=f))
-    coming = upcoming(image.collection, f, image, n=2, wrap=bool(f.review))
+    # without wrapping: what lies before this image is looked for when its end is reached, not fetched ahead now
+    coming = upcoming(image.collection, f, image, n=2, wrap=False)
     following = (
         _address("review", coming[0].pk, f=f)
         if coming
