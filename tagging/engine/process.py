@@ -16,6 +16,8 @@ import time
 #: One byte of shared memory, inherited over fork. No lock guards it, so that no kill can leave it locked.
 _stop = mmap.mmap(-1, 1)
 _PR_SET_PDEATHSIG = 1
+#: Environment variable that names the process with which a started one is to die.
+PARENT = "IWTAG_PARENT_PID"
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 _forking = os.getpid()  # who forks, as its child will see it
 
@@ -43,6 +45,12 @@ def die_with_parent(parent: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
     else:
         threading.Thread(target=_watch, args=(parent,), daemon=True, name="parent-watch").start()
+
+
+def die_with_named_parent() -> None:
+    """Die with the parent that the environment names, if any. Call once, early."""
+    if parent := os.environ.pop(PARENT, ""):
+        die_with_parent(int(parent))
 
 
 def _watch(parent: int) -> None:
