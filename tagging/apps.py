@@ -8,6 +8,6 @@ class TaggingConfig(AppConfig):
     verbose_name = "Tagging"
 
     def ready(self) -> None:
-        from . import queue
+        from . import queue, tasks  # noqa: F401  importing the tasks registers their sweeps
 
         queue.connect_hooks()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -167,7 +166,7 @@ def run_ingest(
         return IngestJob.objects.select_related("collection").get(pk=job_id)
     ledger = jobs.Ledger(job, report)
     try:
-        _work(ledger, None if seconds is None else time.monotonic() + seconds)
+        _work(ledger, seconds)
     except jobs.Stopped:
         log.info("%s stopped: cancelled or taken over", job)
     except (OSError, ValidationError) as error:
@@ -181,14 +180,14 @@ def run_ingest(
     return job
 
 
-def _work(ledger: jobs.Ledger, until: float | None) -> None:
+def _work(ledger: jobs.Ledger, seconds: float | None) -> None:
     job = ledger.job
     if job.archive:
         from . import uploads
 
         uploads.unpack(ledger)
     with scan.Counter(tree_of(job.collection, lambda text: None), ledger):
-        cursor = scan.Scan(ledger, tree_of(job.collection, ledger.note), until=until).run()
+        cursor = scan.Scan(ledger, tree_of(job.collection, ledger.note), seconds=seconds).run()
     if cursor is not None:
         ledger.release(cursor.as_dict())
         return

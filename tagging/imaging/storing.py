@@ -14,15 +14,12 @@ from typing import BinaryIO
 
 from django.core.files import File
 from django.core.files.base import ContentFile
-from django.core.files.storage import Storage
+from django.core.files.storage import FileSystemStorage, Storage
 
 
 def local_path(storage: Storage, name: str) -> str | None:
-    """Where `name` lies on this machine; None for storages without paths."""
-    try:
-        return storage.path(name)
-    except NotImplementedError:
-        return None
+    """Where `name` lies on this machine; None for storages that are no folder (some have a `path` all the same)."""
+    return storage.path(name) if isinstance(storage, FileSystemStorage) else None
 
 
 def put(storage: Storage, name: str, data: bytes) -> None:

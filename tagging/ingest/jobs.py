@@ -14,8 +14,8 @@ from django.db.models import F, Q
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
+from ..engine.owners import owner_alive, owner_id
 from ..models import Collection, IngestJob
-from .owners import owner_alive, owner_id
 
 State = IngestJob.State
 #: A job whose lease ran out belongs to nobody. It is renewed with every report, about once a second.
@@ -46,7 +46,7 @@ def held(job: IngestJob, now: datetime | None = None) -> bool:
     now = now or timezone.now()
     if job.state != State.RUNNING or not job.owner:
         return False
-    return bool(job.lease_until and job.lease_until > now and owner_alive(job.owner))
+    return bool(job.lease_until and job.lease_until > now) and owner_alive(job.owner) is not False
 
 
 def claim(job_id: int) -> IngestJob | None:

@@ -54,13 +54,13 @@ class SeenIds:
 
 
 class Scan:
-    """`run` does the work, up to `until` (time.monotonic). Raises jobs.Stopped when the job is no longer ours, and
-    OSError when the storage cannot be written."""
+    """`run` does the work, or `seconds` of it. Raises jobs.Stopped when the job is no longer ours, and OSError when the
+    storage cannot be written."""
 
-    def __init__(self, ledger: Ledger, tree: Tree, *, until: float | None = None, threads: int | None = None) -> None:
+    def __init__(self, ledger: Ledger, tree: Tree, *, seconds: float | None = None, threads: int | None = None) -> None:
         self.ledger, self.tree, self.tally = ledger, tree, ledger.tally
         self.collection = ledger.job.collection
-        self.until = until
+        self.seconds = seconds
         self.threads = threads or default_threads()
         self._seen = SeenIds()
         self._back: list[int] = []
@@ -68,11 +68,14 @@ class Scan:
         self._pending: set[Future[Outcome]] = set()
         self._stored_at = time.monotonic()
         self._again = 0  # files that an earlier slice had counted in the folder where it was cut
+        self._cut = ""  # that folder
+        self._until: float | None = None
 
     def run(self) -> Cursor | None:
         """None when everything was looked at; where to go on when the time was over."""
         cursor = Cursor(**self.ledger.job.cursor) if self.ledger.job.cursor else None
-        self._again = cursor.files if cursor else 0
+        if cursor:
+            self._again, self._cut = cursor.files, cursor.folder
         skipped = self.tally.skipped
         with ThreadPoolExecutor(self.threads, thread_name_prefix="ingest") as self._pool:
             try:
@@ -81,7 +84,7 @@ class Scan:
                     self._compare(batch)
                     self.tally.skipped = skipped + self.tree.skipped
                     self.ledger.beat()
-                    if self.until is not None and time.monotonic() > self.until:
+                    if self._time_is_up():
                         self._settle()
                         return self.tree.cursor
                 self.tally.skipped = skipped + self.tree.skipped
@@ -92,10 +95,21 @@ class Scan:
         self._mark_missing()
         return None
 
+    def _time_is_up(self) -> bool:
+        """The clock starts when the place is passed where the last slice was cut: every slice gets on."""
+        if self.seconds is None or self._again:
+            return False
+        if self._until is None:
+            self._until = time.monotonic() + self.seconds
+            return False
+        return time.monotonic() >= self._until
+
     # -- comparing --------------------------------------------------------------------------------------------------
     def _compare(self, batch: list[Found]) -> None:
         known = self._known([f.path for f in batch])
         for found in batch:
+            if self._again and found.folder != self._cut:
+                self._again = 0  # files that were counted have gone since
             row = known.get(found.path)
             if row is not None:
                 self._seen.add(row.id)
