@@ -15,7 +15,7 @@ This module knows neither Django nor the database.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -140,9 +140,9 @@ def first_error(error: ValidationError) -> str:
 
 
 # -- the text form ---------------------------------------------------------------------------------------------------
-_QUOTED = re.compile(r'(?:(?<=^)|(?<=[\s,=]))"((?:[^"\\]|\\.)*)"(?=[\s,]|$)')
+_QUOTED = re.compile(r'(?:(?<=^)|(?<=[\s,=@]))"((?:[^"\\]|\\.)*)"(?=[\s,]|$)')
 _FIELD = re.compile(r"(?:^|\s)(?:(->|=|<|#)(?=\s|$)|(!case)(?=\s|$)|(@)(?=\S))")
-_REGEX = re.compile(r"/(.+)/(?=\s|$)")
+_REGEX = re.compile(r"/(.+?)/(?=\s|$)")
 
 
 def parse_entry(line: str, kind: str = "vocabulary") -> Entry:
@@ -153,11 +153,17 @@ def parse_entry(line: str, kind: str = "vocabulary") -> Entry:
     held: list[str] = []
 
     def hold(match: re.Match[str]) -> str:
-        held.append(re.sub(r"\\(.)", r"\1", match.group(1)))
+        held.append(match.group(1))
         return f"\x00{len(held) - 1}\x00"
 
-    def plain(text: str) -> str:
-        return re.sub(r"\x00(\d+)\x00", lambda m: held[int(m.group(1))], text).strip()
+    def plain(text: str, raw: bool = False) -> str:
+        """The text with what stood in quotes put back (raw: quotes and all)."""
+
+        def back(match: re.Match[str]) -> str:
+            inner = held[int(match.group(1))]
+            return f'"{inner}"' if raw else re.sub(r"\\(.)", r"\1", inner)
+
+        return re.sub(r"\x00(\d+)\x00", back, text).strip()
 
     line = " ".join(line.replace("\x00", "").split())
     patterns = kind not in ("forced", "trigger")
@@ -181,7 +187,7 @@ def parse_entry(line: str, kind: str = "vocabulary") -> Entry:
         raise ValueError(first_error(error)) from None
 
 
-def _fields(rest: str, plain: Any) -> dict[str, Any]:
+def _fields(rest: str, plain: Callable[..., str]) -> dict[str, Any]:
     """Aliases, parent, category, replacement, case and note of what follows the word."""
     names = {"->": "replacement", "=": "aliases", "<": "parent", "@": "category", "#": "note"}
     values: dict[str, Any] = {}
@@ -189,7 +195,7 @@ def _fields(rest: str, plain: Any) -> dict[str, Any]:
     while (found := _FIELD.search(rest, at)) is not None:
         mark = found.group(1) or found.group(2) or found.group(3)
         if mark == "#":
-            values["note"] = plain(rest[found.end() :])
+            values["note"] = plain(rest[found.end() :], raw=True)
             break
         following = _FIELD.search(rest, found.end())
         value = rest[found.end() : following.start() if following else len(rest)]
@@ -236,12 +242,15 @@ def parse_text(text: str, kind: str = "vocabulary") -> list[Entry]:
 
 def format_entry(entry: Entry, kind: str = "vocabulary") -> str:
     """The line that `parse_entry` reads back as the same entry."""
-    if entry.match == "regex":
-        parts = [f"/{entry.text}/"]
-    elif entry.match == "wildcard":
-        parts = [entry.text]
+    if kind in ("forced", "trigger"):
+        parts = [_quoted(entry.text, first=True)]
+    elif entry.match == "regex":
+        parts = [f"/{_SLASH.sub(_slash, entry.text)}/"]
+    elif entry.match == "wildcard" and ("*" in entry.text or "?" in entry.text):
+        # a space matches an underscore, so the latter can stand for it
+        parts = [entry.text.replace(" ", "_") if _FIELD.search(" " + entry.text) else entry.text]
     else:
-        parts = [("=" if entry.match == "exact" else "") + _quoted(entry.text, first=True)]
+        parts = [("" if entry.match == "word" else "=") + _quoted(entry.text, first=True)]
     if entry.aliases:
         parts.append("= " + ", ".join(_quoted(alias) for alias in entry.aliases))
     if entry.parent:
@@ -260,6 +269,14 @@ def format_entry(entry: Entry, kind: str = "vocabulary") -> str:
 def format_text(entries: Iterable[Entry], kind: str = "vocabulary") -> str:
     """The text form of a list, one entry a line."""
     return "".join(format_entry(entry, kind) + "\n" for entry in entries)
+
+
+# a slash that would be read as the end of a regular expression; escapes are stepped over
+_SLASH = re.compile(r"(\\.)|/(?=\s|$)")
+
+
+def _slash(match: re.Match[str]) -> str:
+    return match.group(1) if match.group(1) and match.group(1) != "\\/" else "\\x2f"
 
 
 def _quoted(text: str, first: bool = False) -> str:

@@ -113,7 +113,7 @@ def test_ten_thousand_hostile_strings_through_parse_and_policy():
     for i in range(10_000):
         text = s.hostile_text(rng)
         parsed = parse(text, rules[i % len(rules)])
-        outcome = policy.apply([*parsed.tags, Candidate(text, "general", rng.random())], caption=text)
+        outcome = policy.apply([*parsed.candidates, Candidate(text, "general", rng.random())], caption=text)
         names = outcome.names
         assert len(names) <= 5
         assert names[0] == "ohwx"
