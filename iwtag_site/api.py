@@ -23,6 +23,7 @@ ROUTERS = {
     "/adapters": "tagging.api.adapters.router",
     "/policies": "tagging.api.recipes.policies",
     "/recipes": "tagging.api.recipes.recipes",
+    "/exports": "exports.api.router",
 }
 for prefix, router in ROUTERS.items():
     api.add_router(prefix, router)
