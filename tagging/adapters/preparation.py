@@ -49,17 +49,37 @@ class _Reduced:
 
     def resized(self, side: int, x: float, y: float, length: float) -> Pixels:
         """The square at (x, y) of the full picture, with sides of `length`, as (side, side, 3); white outside."""
-        left, top = self.left + x / self.factor, self.top + y / self.factor
-        right, bottom = left + length / self.factor, top + length / self.factor
+        columns, rows = self._touched(side, x, self.width, length), self._touched(side, y, self.height, length)
+        left, right = (self.left + (x + column * length / side) / self.factor for column in columns)
+        top, bottom = (self.top + (y + row * length / side) / self.factor for row in rows)
+        size = (columns[1] - columns[0], rows[1] - rows[0])
         picture, (before_x, after_x) = self.picture, _margins(left, right, self.picture.width)
         before_y, after_y = _margins(top, bottom, picture.height)
         if before_x or before_y or after_x or after_y:
-            size = (picture.width + before_x + after_x, picture.height + before_y + after_y)
-            canvas = Image.new("RGB", size, _WHITE)
+            canvas = Image.new("RGB", (picture.width + before_x + after_x, picture.height + before_y + after_y), _WHITE)
             canvas.paste(self._edges_on_white(bool(before_x or after_x)), (before_x, before_y))
             picture = canvas
-        box = (left + before_x, top + before_y, right + before_x, bottom + before_y)
-        return np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC, box=box))
+        box = (max(0.0, left + before_x), max(0.0, top + before_y), right + before_x, bottom + before_y)
+        content = np.asarray(picture.resize(size, Image.Resampling.BICUBIC, box=box))
+        if size == (side, side):
+            return content
+        pixels = np.full((side, side, 3), 255, np.uint8)
+        pixels[rows[0] : rows[1], columns[0] : columns[1]] = content
+        return pixels
+
+    def _touched(self, side: int, start: float, extent: int, length: float) -> tuple[int, int]:
+        """First and last (exclusive) output pixel that needs computing; what lies further out is white for certain.
+
+        A bicubic filter reaches two pixels; five keep its neighbours' filters whole too. An undrafted picture is cut
+        at whole pixels only, so that the result stays exactly that of the whole square.
+        """
+        scale = length / side
+        reach = math.ceil(5 * max(1.0, 1 / scale))
+        first, last = math.floor(-start / scale) - reach, math.ceil((extent - start) / scale) + reach
+        if self.factor == 1 and (first > 0 or last < side):
+            whole = side // math.gcd(side, round(length))
+            first, last = first // whole * whole, -(-last // whole) * whole
+        return max(0, first), min(side, last)
 
     def _edges_on_white(self, columns: bool) -> Image.Image:
         """The outermost column (or row) mixed with white by how much of it the picture covers."""

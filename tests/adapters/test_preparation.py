@@ -61,7 +61,9 @@ def test_it_decodes_a_large_jpeg_small(samples):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Image.Image, "resize", resize)
         padded_square(image_input(jpeg), SIDE)
-    assert decoded == [(1500, 1500)]
+    ((width, height),) = decoded
+    assert width == 1500
+    assert height <= 1500
 
 
 @pytest.mark.parametrize("name", ["coffee-cutout.png", "cat-face.jpg", "cameraman.jpg"])
@@ -149,5 +151,5 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_a_decompression_bomb_is_refused(monkeypatch):
     monkeypatch.setattr("tagging.imaging.load.MAX_PIXELS", 100)
-    with pytest.raises(AdapterError, match="1,600|40 × 40"):
+    with pytest.raises(AdapterError, match="40 × 40"):
         padded_square(image_input(encoded(Image.new("L", (40, 40)))), 8)

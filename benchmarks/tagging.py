@@ -1,0 +1,296 @@
+"""How fast images become scores: the adapters' pipeline against a plain sequential loop, side by side in one run.
+
+    python benchmarks/tagging.py [--rounds 3] [--images 24] [--sizes camera web] [--models free photo-lite] [--keep DIR]
+    python benchmarks/tagging.py --peer-loop     the plain loop alone, for comparison with other programs
+
+Photographs are made from samples/: scaled up to 12, 24 and 2 megapixels with grain, so that they are as large on disk
+as a camera's. Models: `free`, a WD-layout ONNX whose work is next to nothing (mean of the three channels → 10,861
+probabilities), which leaves the cost of everything around a model, as on a fast GPU; and `photo-lite`.
+
+The plain loop is what taggers usually do: decode in full, RGBA, composite on white, pad to a square, bicubic, one image
+a call, a Python loop over the labels. The pipeline is the adapters': decoding threads ahead of the model, drafted
+decoding, batches, numpy afterwards, packed scores. Each arm runs in a process of its own; rounds are interleaved and
+medians taken. No database takes part on either side.
+
+Printed per arm: images/s, processor ms/image, share of it outside the model, peak memory; then the ratios and whether
+the bars hold (with the free model at least 8 x on camera photographs and 2 x on 2 megapixels).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+SIZES = {"camera": [(4000, 3000), (6000, 4000)], "web": [(1600, 1200)]}
+BARS = {"camera": 8.0, "web": 2.0}
+#: Pictures per size; listed again and again up to --images.
+DIFFERENT = 4
+LABELS, SIDE = 10_861, 448
+SOURCES = ("honey-bee.jpg", "mountain-path.jpg", "fig-in-a-bowl.jpg", "forest-stream.jpg")
+
+
+@dataclass
+class Measured:
+    """What one arm took for `images` images."""
+
+    images: int
+    seconds: float
+    cpu_seconds: float
+    model_cpu_seconds: float
+    peak_mib: float
+
+
+# -- material --------------------------------------------------------------------------------------------------------
+def make_photographs(folder: Path, size: tuple[int, int]) -> None:
+    """Samples at `size` with grain, as JPEG of two to three bits a pixel."""
+    noise = np.random.default_rng(0)
+    for name in SOURCES[:DIFFERENT]:
+        with Image.open(ROOT / "samples" / name) as opened:
+            picture = ImageOps.fit(opened.convert("RGB"), size, Image.Resampling.BICUBIC)
+        grain = noise.normal(0, 4, (size[1], size[0], 1)).astype(np.float32)
+        pixels = np.clip(np.asarray(picture, np.float32) + grain, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{size[0]}x{size[1]}-{name}", quality=92)
+
+
+def make_free_model(folder: Path) -> None:
+    """model.onnx and selected_tags.csv in the WD layout: ratings, general tags and characters, about 120 above 0.05."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    random = np.random.default_rng(1)
+    weights = random.normal(0, 0.002, (3, LABELS)).astype(np.float32)
+    bias = np.where(random.random(LABELS) < 0.011, -1.5, -6.0).astype(np.float32)
+    nodes = [
+        helper.make_node("ReduceMean", ["input"], ["mean"], axes=[1, 2], keepdims=0),
+        helper.make_node("MatMul", ["mean", "weights"], ["product"]),
+        helper.make_node("Add", ["product", "bias"], ["logits"]),
+        helper.make_node("Sigmoid", ["logits"], ["output"]),
+    ]
+    inputs = [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", SIDE, SIDE, 3])]
+    outputs = [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["n", LABELS])]
+    constants = [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(bias, "bias")]
+    graph = helper.make_graph(nodes, "free", inputs, outputs, constants)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "model.onnx"
+    )
+    rows = [f"{i},tag_{i},{9 if i < 4 else 4 if i > 8000 else 0},1" for i in range(LABELS)]
+    (folder / "selected_tags.csv").write_text("tag_id,name,category,count\n" + "\n".join(rows) + "\n")
+
+
+# -- the plain loop --------------------------------------------------------------------------------------------------
+def plain_pixels(path: Path, side: int) -> np.ndarray:
+    """float32 RGB (side, side, 3), everything at full size."""
+    picture = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
+    canvas = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+    canvas.alpha_composite(picture)
+    picture, longest = canvas.convert("RGB"), max(picture.size)
+    square = Image.new("RGB", (longest, longest), (255, 255, 255))
+    square.paste(picture, ((longest - picture.width) // 2, (longest - picture.height) // 2))
+    return np.asarray(square.resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32)
+
+
+def plain_tags(labels: Sequence[tuple[str, str]], scores: np.ndarray) -> list[tuple[str, float]]:
+    """A loop over the labels: rating apart, threshold, sort, underscores to spaces."""
+    found = []
+    for (name, category), score in zip(labels, scores.tolist(), strict=True):
+        if category == "rating":
+            continue
+        if score >= 0.35:
+            found.append((name.replace("_", " "), score))
+    return sorted(found, key=lambda pair: pair[1], reverse=True)
+
+
+def run_plain(model: str, folder: Path, paths: Sequence[Path]) -> Measured:
+    import onnxruntime
+
+    adapter = _adapter(model, folder)
+    labels = list(zip(adapter.label_set.names, adapter.label_set.categories, strict=True))
+    file = adapter.folder / "model.onnx" if model == "photo-lite" else folder / "model.onnx"
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def once(pixels: np.ndarray) -> np.ndarray:
+        if model == "photo-lite":
+            logits = session.run(None, {name: ((pixels - 127) / 128).transpose(2, 0, 1)[None]})[0][0]
+            weights = np.exp(logits - logits.max())
+            return weights / weights.sum()
+        return session.run(None, {name: np.ascontiguousarray(pixels[None, :, :, ::-1])})[0][0]
+
+    side = 260 if model == "photo-lite" else SIDE
+
+    def work() -> None:
+        for path in paths:
+            scores = once(plain_pixels(path, side))
+            plain_tags(labels[: len(scores)], scores)
+
+    blank = np.zeros((side, side, 3), np.float32)
+    return _measure(len(paths), work, lambda: [once(blank) for _ in range(20)], 20)
+
+
+# -- the pipeline ----------------------------------------------------------------------------------------------------
+def run_pipeline(model: str, folder: Path, paths: Sequence[Path]) -> Measured:
+    """The adapter as the engine drives it: preparation in threads ahead, bounded; inference in this one."""
+    from tagging.adapters.base import ImageInput, Request
+    from tagging.adapters.onnx_session import cores
+
+    with _adapter(model, folder) as adapter, ThreadPoolExecutor(cores()) as threads:
+        request = Request(adapter.options())
+
+        def prepare(path: Path) -> Any:
+            return adapter.prepare(ImageInput(path.name, "", lambda: path.open("rb")), request)
+
+        def prepared() -> Iterator[Any]:
+            waiting: deque[Any] = deque()
+            for path in paths:
+                waiting.append(threads.submit(prepare, path))
+                if len(waiting) > 2 * adapter.batch_size:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+        def work() -> None:
+            left = prepared()
+            while batch := list(islice(left, adapter.batch_size)):
+                for reply in adapter.infer(batch, request):
+                    reply.scores.to_bytes()
+
+        example = prepare(paths[0])
+        list(adapter.infer([example], request))
+        model_alone = adapter._model
+        shape = (adapter.batch_size, *example.shape)
+        blank = np.zeros(shape, np.float32)
+        return _measure(len(paths), work, lambda: [model_alone.run(blank) for _ in range(5)], 5 * len(blank))
+
+
+def _adapter(model: str, folder: Path) -> Any:
+    from tagging.adapters import registry
+    from tagging.adapters.base import AdapterConfig
+
+    if model == "photo-lite":
+        return registry.build("photo-lite", AdapterConfig(device="cpu"))
+    return registry.build("wd", AdapterConfig(source=str(folder), device="cpu"))
+
+
+def _measure(images: int, work: Callable[[], object], model_alone: Callable[[], object], runs: int) -> Measured:
+    start, cpu = time.perf_counter(), time.process_time()
+    work()
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
+    peak = peak_mib()
+    before = time.process_time()
+    model_alone()
+    return Measured(images, seconds, cpu_seconds, (time.process_time() - before) / runs * images, peak)
+
+
+def peak_mib() -> float:
+    """Largest resident size of this process. Linux's ru_maxrss would begin with the parent's, its VmHWM does not."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+ARMS = {"plain": run_plain, "pipeline": run_pipeline}
+
+
+# -- the run ---------------------------------------------------------------------------------------------------------
+def in_a_process(arm: str, model: str, folder: Path, size: str, images: int) -> Measured:
+    command = [sys.executable, __file__, "--arm", arm, "--models", model, "--sizes", size, "--keep", str(folder)]
+    command += ["--images", str(images)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    if done.returncode:
+        raise SystemExit(f"{arm} failed:\n{done.stderr}")
+    return Measured(**json.loads(done.stdout))
+
+
+def row(arm: str, measured: list[Measured]) -> tuple[float, str]:
+    """Median images/s, and the printed line."""
+    rate = statistics.median(m.images / m.seconds for m in measured)
+    cpu = statistics.median(m.cpu_seconds / m.images for m in measured) * 1000
+    outside = statistics.median(max(0.0, 1 - m.model_cpu_seconds / m.cpu_seconds) for m in measured)
+    peak = max(m.peak_mib for m in measured)
+    return (
+        rate,
+        f"  {arm:<9} {rate:8.2f} images/s  {cpu:7.1f} cpu ms  {outside:6.1%} outside the model  {peak:5.0f} MiB",
+    )
+
+
+def compare(options: argparse.Namespace, folder: Path, model: str, size: str) -> bool:
+    """Print one comparison; False when its bar is missed."""
+    arms = ["plain"] if options.peer_loop else list(ARMS)
+    results: dict[str, list[Measured]] = {arm: [] for arm in arms}
+    for _ in range(options.rounds):
+        for arm in arms:
+            results[arm].append(in_a_process(arm, model, folder, size, options.images))
+    print(
+        f"{model}, {size} ({' and '.join(f'{w} x {h}' for w, h in SIZES[size])}), {options.images} images", flush=True
+    )
+    rates = {}
+    for arm in arms:
+        rates[arm], line = row(arm, results[arm])
+        print(line)
+    if options.peer_loop:
+        return True
+    ratio = rates["pipeline"] / rates["plain"]
+    bar = BARS[size] if model == "free" else None
+    verdict = "" if bar is None else f"; bar {bar:.0f} x {'met' if ratio >= bar else 'MISSED'}"
+    work = [statistics.median(m.cpu_seconds for m in results[arm]) for arm in arms]
+    print(
+        f"  pipeline / plain loop: {ratio:.1f} x{verdict}; {work[0] / work[1]:.1f} x less processor time\n", flush=True
+    )
+    return bar is None or ratio >= bar
+
+
+def paths_for(folder: Path, size: str, images: int) -> list[Path]:
+    found = sorted(p for w, h in SIZES[size] for p in folder.glob(f"{w}x{h}-*.jpg"))
+    return list(islice(cycle(found), images))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=24, help="per round and arm")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--models", nargs="+", choices=("free", "photo-lite"), default=["free", "photo-lite"])
+    parser.add_argument("--peer-loop", action="store_true", help="only the plain loop")
+    parser.add_argument("--keep", type=Path, help="folder for the photographs and the model, kept and used again")
+    parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.arm:
+        paths = paths_for(options.keep, options.sizes[0], options.images)
+        print(json.dumps(asdict(ARMS[options.arm](options.models[0], options.keep, paths))))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "model.onnx").exists():
+            make_free_model(folder)
+        for size in (s for name in options.sizes for s in SIZES[name]):
+            if not list(folder.glob(f"{size[0]}x{size[1]}-*.jpg")):
+                make_photographs(folder, size)
+        met = [compare(options, folder, model, size) for model in options.models for size in options.sizes]
+    if not all(met):
+        raise SystemExit("a bar is missed")
+
+
+if __name__ == "__main__":
+    main()
