@@ -30,7 +30,7 @@ _CAPTION_FIELDS = ("caption", "description", "summary")
 class Parsed(NamedTuple):
     """What was read. `problem` is empty when the reply had the form that the rule expects."""
 
-    candidates: list[Candidate]
+    tags: list[Candidate]
     caption: str = ""
     problem: str = ""
 
@@ -109,7 +109,7 @@ def _object(value: dict[Any, Any]) -> Parsed | None:
             continue
         category = "general" if field in _TAG_FIELDS else clean(field)[:40]
         if isinstance(inner, str) and field in _TAG_FIELDS:
-            tags.extend(_named(inner.split(",")).candidates)
+            tags.extend(_named(inner.split(",")).tags)
             known = True
         elif isinstance(inner, list):
             tags.extend(_tags(inner, category))
@@ -129,7 +129,7 @@ def _tags(items: list[Any], category: str) -> list[Candidate]:
     found: list[Candidate] = []
     for item in items[:MAX_TAGS]:
         if isinstance(item, str):
-            found.extend(_named([item.replace("\n", " ")]).candidates)
+            found.extend(_named([item.replace("\n", " ")]).tags)
         elif isinstance(item, dict):
             lowered = {str(k).casefold(): v for k, v in item.items()}
             name = next((lowered[k] for k in _NAME_FIELDS if isinstance(lowered.get(k), str)), "")

@@ -29,14 +29,14 @@ from tagging.policy.parse import parse
     ],
 )
 def test_rules(rule, text, names):
-    assert [c.name for c in parse(text, rule).candidates] == names
+    assert [c.name for c in parse(text, rule).tags] == names
 
 
 def test_json_carries_scores_categories_and_the_caption():
     parsed = parse(
         '{"objects": [{"tag": "cat", "confidence": 90}, {"tag": "x", "score": true}], "Caption": " A  cat. "}'
     )
-    assert [(c.name, c.category, c.score) for c in parsed.candidates] == [
+    assert [(c.name, c.category, c.score) for c in parsed.tags] == [
         ("cat", "objects", 0.9),
         ("x", "objects", None),
     ]
