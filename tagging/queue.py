@@ -7,14 +7,16 @@ doubled task is harmless: jobs are claimed by lease, and the sweeper rings each 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 
-from django.db import transaction
+from django.db import connections, transaction
 
 log = logging.getLogger(__name__)
 
 DEFAULT, GPU, IO = "iwtag", "gpu", "io"
 DRAIN = "tagging.tasks.drain"
+SWEEP = "tagging.tasks.sweep"
 _sweeps: list[Callable[[], object]] = []
 
 
@@ -75,5 +77,69 @@ def run_sweeps() -> None:
             log.exception("sweep %s", getattr(func, "__qualname__", func))
 
 
+def pass_on(queue: str) -> None:
+    """A worker's own token, at the end of a drain that left work: the number of tokens is conserved, and capped."""
+    from django_q.conf import Conf
+
+    if waiting(queue) < 4 * Conf.WORKERS:
+        _push(DRAIN, (queue,), queue)
+
+
+def cluster_name() -> str:
+    """The queue that this process's cluster serves."""
+    return os.environ.get("Q_CLUSTER_NAME") or DEFAULT
+
+
+# -- in the worker process --------------------------------------------------------------------------------------------
 def connect_hooks() -> None:
     """Called once by the app's ready()."""
+    from django_q.signals import post_spawn
+
+    post_spawn.connect(_on_worker_spawn, dispatch_uid="tagging.spawn")
+
+
+def _on_worker_spawn(**_: object) -> None:
+    """First thing in a new worker: what a dead one held goes on at once. An exception here would kill the worker."""
+    from .engine import heartbeat, leases
+
+    name = cluster_name()
+    try:
+        released = leases.release_dead()
+        if released:
+            log.warning("released %d leases of workers that died", released)
+        if name == DEFAULT:
+            _schedule_sweeper()
+            run_sweeps()
+        elif leases.claimable(name).exists():
+            _push(DRAIN, (name,), name)
+        heartbeat.HEART.start(name)
+    except Exception:
+        log.exception("starting the worker of %s", name)
+    finally:
+        connections.close_all()
+
+
+def _schedule_sweeper() -> None:
+    from django_q.models import Schedule
+
+    Schedule.objects.update_or_create(
+        name="iwtag sweeper",
+        defaults={"func": SWEEP, "schedule_type": Schedule.MINUTES, "minutes": 1, "repeats": -1, "cluster": None},
+    )
+
+
+def sweep_runs() -> None:
+    """Ring where chunks wait, close runs whose last chunk raced, forget workers that are gone."""
+    from .engine import heartbeat, leases
+    from .models import Run
+
+    leases.release_dead()
+    for name in (GPU, IO, DEFAULT):
+        if leases.claimable(name).exists() and not waiting(name):
+            _push(DRAIN, (name,), name)
+    for pk in Run.objects.filter(state=Run.State.RUNNING).values_list("pk", flat=True):
+        leases.finish(pk)
+    heartbeat.remove_dead()
+
+
+register_sweep(sweep_runs)

@@ -50,3 +50,16 @@ def bulk(
         return
     images = filtered(collection, ImageFilter.parse(QueryDict(query)))
     decide(images, by=by, verb=verb, tag_names=tags, min_score=min_score, batch=uuid.UUID(batch))
+
+
+def drain(name: str) -> None:
+    """A drain token: work on the queue's chunks for a while, then ring again where work is left."""
+    from .engine.worker import drain as work
+
+    if work(name):
+        queue.pass_on(name)
+
+
+def sweep() -> None:
+    """Each minute: queue again what a death left behind."""
+    queue.run_sweeps()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
@@ -46,7 +46,7 @@ def get_recipe(
     *,
     policy_version: PolicyVersion | None = None,
     name: str = "",
-    by: AbstractBaseUser | None = None,
+    by: User | None = None,
 ) -> Recipe:
     """The recipe of exactly this content; made when there is none. Two askers at once get the same row.
 

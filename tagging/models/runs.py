@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 
 from django.conf import settings
@@ -67,7 +68,7 @@ class Run(models.Model):
 class Chunk(models.Model):
     """A lease-able slice [lo, hi) of a run's frozen, ordered image list at one stage.
 
-    `image_ids` is the slice itself: signed 64-bit integers, native order of `array('q')`, little-endian.
+    `image_ids` is the slice itself: signed 64-bit integers, little-endian.
     Every write of a worker is fenced by `token`: it rises at each claim and release, so that a worker that lost its
     lease cannot write. `inflight` names the image that is being tried alone after a claim that died.
     """
@@ -117,6 +118,8 @@ class Chunk(models.Model):
         """The primary keys of the slice's images, in order."""
         ids = array("q")
         ids.frombytes(bytes(self.image_ids))
+        if sys.byteorder == "big":
+            ids.byteswap()
         return ids
 
 
@@ -169,9 +172,10 @@ class Prediction(models.Model):
 class Proposal(models.Model):
     """What a run proposes for one image after combine and policy; errors included: exactly one per (run, image).
 
-    `tags` is a list of [name, category, score, state, reason, source]: state is kept, changed or dropped; reason says
-    why in a few words ("banned by 'no-brands'"). Tags that were only below their threshold are not listed: they follow
-    from the prediction and the policy.
+    `tags` is a list of [name, category, score, state, reason, source, original]: state is kept, changed, added or
+    dropped; reason says why in a few words ("banned by 'no-brands'"); source names the channel; original is the word as
+    the model said it. Those that stay come first, in order. Tags that were only below their threshold are not listed:
+    they follow from the prediction and the policy.
     """
 
     class State(models.TextChoices):

@@ -1,0 +1,165 @@
+"""Start, pause, resume, cancel, retry: one conditional UPDATE each, then the bell."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Iterable
+
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import F, QuerySet
+from django.utils import timezone
+
+from .. import queue
+from ..engine.identity import model_key
+from ..engine.leases import finish
+from ..models import Channel, Chunk, Collection, ImageAsset, ModelAdapter, Proposal, Recipe, Run
+
+State = Run.State
+#: Drain tokens rung for at a start: a cluster hoards two, so that fewer could leave a second host idle.
+TOKENS = 3
+
+
+class NotNow(Exception):
+    """The run's state does not allow this. The text says what does."""
+
+
+def start_run(
+    recipe: Recipe,
+    *,
+    collection: Collection | None = None,
+    images: QuerySet[ImageAsset] | None = None,
+    name: str = "",
+    shown: bool = True,
+    priority: int = 0,
+    by: User | None = None,
+) -> Run:
+    """A run of the recipe over the images as they are now: the list is frozen, in the order of their ids.
+
+    `images` default to the collection's usable ones. `shown`: its proposals are what review shows. Raises
+    ValidationError where there are no images.
+    """
+    if images is None:
+        if collection is None:
+            raise ValidationError({"collection": "Name a collection or images."})
+        images = ImageAsset.objects.filter(collection=collection).usable()
+    ids = array("q", _ids(images))
+    if not ids:
+        raise ValidationError({"images": "There is no image to run on. Index the collection, or widen the filter."})
+    channels = list(Channel.objects.filter(recipe=recipe).select_related("adapter").order_by("position"))
+    with transaction.atomic():
+        run = Run.objects.create(
+            recipe=recipe,
+            collection=collection,
+            name=name or _name(recipe, channels, collection),
+            shown=shown,
+            priority=priority,
+            n_total=len(ids),
+            created_by=by,
+        )
+        Chunk.objects.bulk_create(chunks(run, ids, channels[0]), batch_size=100)
+        ModelAdapter.objects.filter(channels__in=channels).update(last_used_at=timezone.now())
+    queue.kick(channels[0].adapter.adapter_class.capabilities.queue, TOKENS)
+    return run
+
+
+def _ids(images: QuerySet[ImageAsset]) -> Iterable[int]:
+    """Primary keys in order; a page that was cut out of a list is sorted here."""
+    if images.query.is_sliced:
+        return sorted(set(images.values_list("pk", flat=True)))
+    return images.order_by("pk").values_list("pk", flat=True).distinct().iterator(chunk_size=5000)
+
+
+def _name(recipe: Recipe, channels: list[Channel], collection: Collection | None) -> str:
+    what = recipe.name or " + ".join(c.adapter.label for c in channels)
+    return f"{what} on {collection}"[:160] if collection else what[:160]
+
+
+def chunk_size(images: int) -> int:
+    """256 images; fewer in short runs, so that the first results come soon and two workers share the work."""
+    return 256 if images > 2048 else 64 if images > 256 else 16
+
+
+def chunks(run: Run, ids: array[int], channel: Channel) -> list[Chunk]:
+    """The slices of the frozen list for one channel, not saved."""
+    size, key = chunk_size(len(ids)), model_key(channel)
+    name = channel.adapter.adapter_class.capabilities.queue
+    found = []
+    for lo in range(0, len(ids), size):
+        part = ids[lo : lo + size]
+        if sys.byteorder == "big":
+            part.byteswap()
+        found.append(
+            Chunk(
+                run=run,
+                stage=channel.position,
+                queue=name,
+                model_key=key,
+                lo=lo,
+                hi=lo + len(part),
+                image_ids=part.tobytes(),
+            )
+        )
+    return found
+
+
+def pause(run: Run) -> None:
+    """Workers put it down within a second; what is done stays. NotNow unless it is running."""
+    _move(run, (State.RUNNING,), State.PAUSED, "paused")
+
+
+def resume(run: Run) -> None:
+    """Go on where it was paused. NotNow unless it is paused."""
+    _move(run, (State.PAUSED,), State.RUNNING, "resumed")
+    finish(run.pk)
+    _ring(run)
+
+
+def cancel(run: Run) -> None:
+    """Stop for good; what is done stays, `retry_failed` goes on with the rest. NotNow once it has ended."""
+    _move(run, (State.RUNNING, State.PAUSED), State.CANCELLED, "cancelled", finished_at=timezone.now())
+
+
+def retry_failed(run: Run) -> int:
+    """Ask again for the images that got an error, and for those never reached; how many errors were taken back.
+
+    Works in every state but while paused. NotNow when there is nothing to do again.
+    """
+    if run.state == State.PAUSED:
+        raise NotNow(f"{run} is paused: resume it first.")
+    with transaction.atomic():
+        failed = Proposal.objects.filter(run=run, state=Proposal.State.ERROR)
+        n = failed.count()
+        failed.delete()
+        again = Chunk.objects.filter(run=run, n_error__gt=0).update(
+            state=Chunk.State.PENDING,
+            token=F("token") + 1,
+            n_error=0,
+            attempts=0,
+            inflight=None,
+            inflight_n=0,
+            owner="",
+            lease_until=None,
+        )
+        waiting = Chunk.objects.filter(run=run).exclude(state=Chunk.State.DONE)
+        if not again and not waiting.exists():
+            raise NotNow(f"{run} has no failed images.")
+        waiting.filter(state=Chunk.State.PENDING).update(attempts=0, inflight=None, inflight_n=0)
+        Run.objects.filter(pk=run.pk).update(state=State.RUNNING, error="", finished_at=None, phase="")
+    run.refresh_from_db()
+    _ring(run)
+    return n
+
+
+def _move(run: Run, before: tuple[State, ...], after: State, verb: str, **more: object) -> None:
+    if not Run.objects.filter(pk=run.pk, state__in=before).update(state=after, phase="", **more):
+        run.refresh_from_db()
+        raise NotNow(f"{run} is {run.get_state_display()} and cannot be {verb}.")
+    run.refresh_from_db()
+
+
+def _ring(run: Run) -> None:
+    for name in Chunk.objects.filter(run=run).order_by().values_list("queue", flat=True).distinct():
+        queue.kick(name, TOKENS)

@@ -1,0 +1,58 @@
+"""What makes two model calls the same call: then the second is not made.
+
+The key hashes content, never paths or names: image bytes and preparation, the model (as its adapter identifies itself),
+the rendered prompt, the response schema and stop words, every option that reaches the model with its defaults filled
+in, and the sample index. Never: policy, thresholds, judge, batch size, device, host, timeout.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prompts.models import digest
+
+from ..adapters.base import Adapter, AdapterOptions
+from ..models import Channel
+
+
+def call_identity(adapter: Adapter, options: AdapterOptions) -> dict[str, Any]:
+    """The part of a prediction's identity that all images of a channel share. Raises ModelUnavailable."""
+    return {
+        "kind": adapter.key,
+        "model": adapter.identity(),
+        "preparation": adapter.preparation,
+        "options": options.inference_dict(),
+    }
+
+
+def prediction_key(
+    image_sha256: str,
+    call: dict[str, Any],
+    *,
+    source: str = "original",
+    system: str = "",
+    prompt: str = "",
+    schema: dict[str, Any] | None = None,
+    sample: int = 0,
+) -> str:
+    """sha256 (hex) of the canonical JSON of everything the answer depends on.
+
+    `source` says which pixels were read: the original file or the proxy made at indexing.
+    """
+    return digest(
+        {
+            "image": image_sha256,
+            "source": source,
+            "call": call,
+            "system": system,
+            "prompt": prompt,
+            "schema": schema,
+            "sample": sample,
+        }
+    )
+
+
+def model_key(channel: Channel) -> str:
+    """What must be resident for a channel: hash of everything that load() depends on."""
+    loading = channel.adapter.adapter_class.load_options
+    return digest([channel.adapter_config, {k: v for k, v in channel.options.items() if k in loading}])

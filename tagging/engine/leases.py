@@ -1,0 +1,127 @@
+"""Claim, renew, release: who may write the results of a chunk.
+
+Every write is fenced by the chunk's token, which rises at each claim and each release: a worker that slept through its
+lease finds that nothing it says is written any more. Times are the database's, never a host's.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+from django.db import connection, transaction
+from django.db.models import Case, Exists, F, IntegerField, OuterRef, Q, QuerySet, Value, When
+from django.db.models.functions import Greatest, Now
+from django.utils import timezone
+
+from ..models import Chunk, Run
+from .owners import host, owner_alive
+
+#: Seconds a claim holds without a sign of life; renewed at each commit and by the heartbeat.
+LEASE = float(os.environ.get("IWTAG_LEASE_SECONDS", "30"))
+#: Claims of a chunk that ended without any progress before its run is given up.
+ATTEMPTS = 6
+
+
+class LeaseLost(Exception):
+    """Another worker has the chunk by now; what this one computed is not written."""
+
+
+def lease_end() -> object:
+    """The database's time at which a lease taken now ends."""
+    return Now() + Value(timedelta(seconds=LEASE))
+
+
+def claimable(queue: str) -> QuerySet[Chunk]:
+    """Chunks of running runs that nobody holds, or whose holder has not been heard of."""
+    return Chunk.objects.filter(queue=queue, run__state=Run.State.RUNNING).filter(
+        Q(state=Chunk.State.PENDING) | Q(state=Chunk.State.LEASED, lease_until__lt=Now())
+    )
+
+
+def claim(queue: str, owner: str, resident: str | None = None) -> Chunk | None:
+    """Take the next chunk: highest priority, then the model that is loaded (`resident` is its key), then the oldest.
+
+    None when there is no work.
+    """
+    order: list[object] = ["-run__priority"]
+    if resident:
+        order.append(Case(When(model_key=resident, then=0), default=1, output_field=IntegerField()))
+    for _ in range(5):
+        with transaction.atomic():
+            waiting = claimable(queue).select_related("run").order_by(*order, "run_id", "stage", "lo")  # type: ignore[arg-type]
+            if connection.features.has_select_for_update_skip_locked:
+                waiting = waiting.select_for_update(skip_locked=True, of=("self",))
+            chunk = waiting.first()
+            if chunk is None:
+                return None
+            taken = Chunk.objects.filter(pk=chunk.pk, token=chunk.token).update(
+                state=Chunk.State.LEASED,
+                token=F("token") + 1,
+                owner=owner,
+                lease_until=lease_end(),
+                attempts=F("attempts") + 1,
+            )
+            if taken:
+                Run.objects.filter(pk=chunk.run_id, started_at=None).update(started_at=timezone.now())
+                chunk.token += 1
+                chunk.attempts += 1
+                chunk.state, chunk.owner = Chunk.State.LEASED, owner
+                return chunk
+    return None
+
+
+def held(chunk: Chunk) -> QuerySet[Chunk]:
+    """The chunk's row as long as this claim is the valid one; empty afterwards."""
+    return Chunk.objects.filter(pk=chunk.pk, token=chunk.token, state=Chunk.State.LEASED)
+
+
+def renew(chunk: Chunk) -> None:
+    """A sign of life. Raises LeaseLost."""
+    if not held(chunk).update(lease_until=lease_end()):
+        raise LeaseLost(chunk.pk)
+
+
+def release(chunk: Chunk, *, done: bool, failed: bool = False) -> bool:
+    """Give the chunk back; False when the claim was no longer valid. `done` counts only when no image is missing.
+
+    A chunk that is given back undone on purpose has not failed: the attempt is counted only with `failed`.
+    """
+    mine = held(chunk)
+    if done:
+        complete = mine.filter(hi=F("lo") + F("n_ok") + F("n_empty") + F("n_error"))
+        if complete.update(state=Chunk.State.DONE, token=F("token") + 1, owner="", lease_until=None, inflight=None):
+            finish(chunk.run_id)
+            return True
+    return bool(
+        mine.update(
+            state=Chunk.State.PENDING,
+            token=F("token") + 1,
+            owner="",
+            lease_until=None,
+            attempts=F("attempts") if failed else Greatest(F("attempts") - 1, 0),
+            inflight=None,
+        )
+    )
+
+
+def finish(run_id: int) -> bool:
+    """Close the run if nothing of it is open. Safe to call at any time."""
+    open_chunks = Chunk.objects.filter(run=OuterRef("pk")).exclude(state=Chunk.State.DONE)
+    return bool(
+        Run.objects.filter(~Exists(open_chunks), pk=run_id, state=Run.State.RUNNING).update(
+            state=Run.State.DONE, finished_at=timezone.now(), phase=""
+        )
+    )
+
+
+def release_dead() -> int:
+    """Give back the chunks of this host's processes that are gone, without waiting for their leases; how many."""
+    leased = Chunk.objects.filter(state=Chunk.State.LEASED)
+    released = 0
+    for owner in set(leased.filter(owner__startswith=f"{host()}|").values_list("owner", flat=True)):
+        if owner_alive(owner) is False:
+            released += leased.filter(owner=owner).update(
+                state=Chunk.State.PENDING, token=F("token") + 1, owner="", lease_until=None
+            )
+    return released

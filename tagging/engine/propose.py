@@ -1,0 +1,107 @@
+"""From a stored prediction to what a run proposes: thresholds and policy, without any inference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ..adapters.base import Adapter, AdapterOptions, LabelSet, PackedScores, Reply
+from ..models import PolicyVersion, StoredLabelSet
+from ..policy.pipeline import CompiledPolicy, compile_policy
+from ..policy.spec import Candidate, Fate, WordList
+
+
+@dataclass(slots=True)
+class Proposed:
+    """What goes on a Proposal and, if the run is shown, on its image. `kept` are the tags that stay, in order."""
+
+    kept: list[Fate] = field(default_factory=list)
+    noted: list[Fate] = field(default_factory=list)  # dropped by a rule, with the reason
+    caption: str = ""
+    rating: str = ""
+    rating_score: float | None = None
+    ancestors: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of names as the model said them
+
+    @property
+    def empty(self) -> bool:
+        return not self.kept and not self.caption
+
+    @property
+    def top_score(self) -> float | None:
+        return max((fate.score for fate in self.kept if fate.score is not None), default=None)
+
+    def tags_json(self) -> list[list[Any]]:
+        """As Proposal.tags holds them: [name, category, score, state, reason, source, original]."""
+        return [
+            [
+                f.name,
+                f.category,
+                None if f.score is None else round(f.score, 4),
+                f.state,
+                f.reason,
+                f.source,
+                f.original,
+            ]
+            for f in (*self.kept, *self.noted)
+        ]
+
+
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else round(score, 4)
+
+
+@lru_cache(maxsize=64)
+def compiled_policy(version_id: int) -> CompiledPolicy:
+    """The policy version with its lists, compiled once per process: versions never change."""
+    version = PolicyVersion.objects.prefetch_related("wordlists__wordlist").get(pk=version_id)
+    lists = [WordList(v.wordlist.slug, v.wordlist.kind, v.entries) for v in version.wordlists.all()]
+    return compile_policy(version.spec, lists)
+
+
+@lru_cache(maxsize=16)
+def stored_labels(digest: str) -> LabelSet:
+    """A label set by its content hash. StoredLabelSet.DoesNotExist."""
+    row = StoredLabelSet.objects.get(digest=digest)
+    return LabelSet(tuple(row.names), tuple(row.categories), tuple(row.parents))
+
+
+class Proposer:
+    """Applies one channel's thresholds and one policy to replies."""
+
+    def __init__(
+        self, adapter: type[Adapter], options: AdapterOptions, policy: CompiledPolicy, *, source: str = ""
+    ) -> None:
+        self._adapter = adapter
+        self._options = options
+        self._policy = policy
+        self._source = source
+
+    def propose(self, reply: Reply, labels: LabelSet | None) -> Proposed:
+        """What is proposed of one reply. Pure: the same reply gives the same proposal."""
+        candidates: list[Candidate] = []
+        thresholds: Mapping[str, float] = {}
+        caption = reply.caption or ""
+        if reply.scores is not None and labels is not None:
+            thresholds = self._thresholds(labels, reply.scores)
+            candidates = self._policy.select(labels, reply.scores, thresholds, source=self._source)
+        elif reply.tags:
+            candidates = [Candidate(t.name, t.category, t.score, self._source) for t in reply.tags]
+        elif reply.text and not caption:
+            parsed = self._policy.parse(reply.text)
+            candidates = [c._replace(source=self._source) for c in parsed.candidates]
+            caption = parsed.caption
+        outcome = self._policy.apply(candidates, caption=caption, thresholds=thresholds)
+        rating, score = reply.rating or ("", None)
+        kept = [f for f in outcome.tags if f.state != "dropped"]
+        noted = [f for f in outcome.tags if f.state == "dropped"]
+        ancestors = {c.name: c.ancestors for c in candidates if c.ancestors}
+        return Proposed(kept, noted, outcome.caption, rating, score, ancestors)
+
+    def _thresholds(self, labels: LabelSet, packed: PackedScores) -> Mapping[str, float]:
+        scores = np.zeros(len(labels.names), dtype=np.float32)
+        scores[packed.labels] = packed.probabilities
+        return self._adapter.thresholds(labels, scores, self._options)

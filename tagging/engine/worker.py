@@ -1,0 +1,311 @@
+"""Claim, prefetch, infer, store: what a worker does with a drain token.
+
+A token says "work for a while, then ring again". Chunks are taken one after the other; images are decoded ahead in
+threads, inferred in batches, and written about once a second. A kill at any moment costs what was not yet written.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+from django.db import DatabaseError, close_old_connections
+from django.utils import timezone
+
+from ..adapters.base import AdapterError, ModelUnavailable, OutOfMemory, Reply
+from ..models import Chunk, ImageAsset, Prediction, Proposal, Run
+from . import leases, residency, store
+from .heartbeat import HEART, Heart
+from .leases import LeaseLost
+from .owners import owner_id
+from .process import stopping
+from .stage import Stage, image_input, reply_of, stage_of
+from .store import Batch, Inflight, Result
+
+log = logging.getLogger(__name__)
+
+#: Seconds a drain token lasts.
+BUDGET = float(os.environ.get("IWTAG_DRAIN_SECONDS", "20"))
+#: Seconds between two commits of results.
+FLUSH = float(os.environ.get("IWTAG_FLUSH_SECONDS", "1"))
+#: Images a commit holds at most: the knee of throughput against other writers' waiting time (measured).
+LARGEST = 256
+THREADS = int(os.environ.get("IWTAG_PREFETCH", "0")) or min(8, os.cpu_count() or 2)
+#: Deaths on one image, tried alone, that make it the image's fault.
+POISON = 2
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Made after the fork, on first use."""
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="prepare")
+
+
+def drain(queue: str) -> bool:
+    """Work on the queue's chunks until the time is over; True when work may be left: somebody must ring again."""
+    me, failures, end = owner_id(), 0, time.monotonic() + BUDGET
+    while time.monotonic() < end and not stopping():
+        try:
+            chunk = leases.claim(queue, me, residency.MODELS.preferred())
+        except DatabaseError as e:
+            log.warning("the database does not answer (%s); trying again", e)
+            close_old_connections()
+            time.sleep(1)
+            continue
+        if chunk is None:
+            residency.MODELS.rest()
+            return False
+        try:
+            process(chunk, end)
+        except LeaseLost:
+            log.warning("%s was taken over by another worker", chunk)
+        except Exception:
+            log.exception("%s", chunk)
+            failures += 1
+            _give_back(chunk)
+            if failures > 2:
+                break
+    return not stopping()
+
+
+def _give_back(chunk: Chunk) -> None:
+    try:
+        leases.release(chunk, done=False, failed=True)
+    except Exception:
+        log.warning("%s could not be given back: its lease runs out by itself", chunk)
+
+
+def process(chunk: Chunk, end: float) -> None:
+    """Work on one claimed chunk until it is done or the time `end` (monotonic) has come.
+
+    A model that cannot be loaded fails the run. Raises LeaseLost.
+    """
+    run = Run.objects.select_related("recipe").get(pk=chunk.run_id)
+    if chunk.attempts > leases.ATTEMPTS:
+        fail(
+            run, f"Workers died or failed {leases.ATTEMPTS} times in a row on it: too little memory, or a broken model."
+        )
+        leases.release(chunk, done=False)
+        return
+    with HEART.holding(chunk, f"{run} [{chunk.lo}, {chunk.hi})") as heart:
+        try:
+            work = Work(chunk, run, stage_of(run, chunk.stage), heart, end)
+            complete = work.go()
+        except ModelUnavailable as e:
+            fail(run, e.message)
+            complete = False
+    leases.release(chunk, done=complete)
+
+
+def fail(run: Run, message: str) -> None:
+    """The run cannot go on; `message` names the mend."""
+    log.error("%s failed: %s", run, message)
+    Run.objects.filter(pk=run.pk, state=Run.State.RUNNING).update(
+        state=Run.State.FAILED, error=message, finished_at=timezone.now(), phase=""
+    )
+
+
+class Work:
+    """One claim of a chunk."""
+
+    def __init__(self, chunk: Chunk, run: Run, stage: Stage, heart: Heart, end: float) -> None:
+        self.chunk, self.run, self.stage, self.heart, self.end = chunk, run, stage, heart, end
+        self.batch = Batch()
+        self.flushed = time.monotonic()
+        self.running = True
+
+    def go(self) -> bool:
+        """True when every image of the chunk has its result."""
+        todo = self._todo()
+        todo = self._unreadable(todo)
+        todo = self._blamed(todo)
+        keys = {image.pk: self.stage.key(image) for image in todo}
+        todo = self._cached(todo, keys)
+        self._flush(force=bool(self.batch))
+        if todo and self.running and not stopping():
+            todo = self._infer(todo, keys)
+        return not todo and self.running
+
+    # -- what needs no model ----------------------------------------------------------------------------------------
+    def _todo(self) -> list[ImageAsset]:
+        """The images without a result. Rows that were deleted since the run began are counted, so that it can end."""
+        ids = list(self.chunk.images)
+        have = set(Proposal.objects.filter(run=self.run, image_id__in=ids).values_list("image_id", flat=True))
+        rows = ImageAsset.objects.select_related("collection").in_bulk([i for i in ids if i not in have])
+        counted = sum(Chunk.objects.values_list("n_ok", "n_empty", "n_error").get(pk=self.chunk.pk))
+        self.batch.gone = max(0, self.chunk.hi - self.chunk.lo - counted - len(rows))
+        return [rows[i] for i in ids if i in rows]
+
+    def _unreadable(self, images: list[ImageAsset]) -> list[ImageAsset]:
+        usable = []
+        for image in images:
+            if image.state == ImageAsset.State.ERROR or not image.sha256:
+                self._add(Result(image.pk, error=f"The file cannot be read: {image.error or 'not indexed yet'}"))
+            else:
+                usable.append(image)
+        return usable
+
+    def _blamed(self, images: list[ImageAsset]) -> list[ImageAsset]:
+        """The image on which workers died comes first, to be tried alone, or gets its error row."""
+        suspect = next((i for i in images if i.pk == self.chunk.inflight), None)
+        if suspect is None:
+            self.careful, self.tried = self.chunk.attempts > 1, 0
+            return images
+        others = [i for i in images if i is not suspect]
+        if self.chunk.inflight_n >= POISON:
+            self._add(Result(suspect.pk, error=f"The worker died on this image, {POISON} times."))
+            self.careful, self.tried = True, 0
+            return others
+        self.careful, self.tried = True, self.chunk.inflight_n
+        return [suspect, *others]
+
+    def _cached(self, images: list[ImageAsset], keys: dict[int, str]) -> list[ImageAsset]:
+        """Take what was answered before; what is left needs the model."""
+        found = {p.key: p for p in Prediction.objects.filter(key__in=set(keys.values()))}
+        left = []
+        for image in images:
+            prediction = found.get(keys[image.pk])
+            if prediction is None:
+                left.append(image)
+                continue
+            proposed = self.stage.proposer.propose(reply_of(prediction), self.stage.labels)
+            self._add(Result(image.pk, proposed, key=prediction.key, prediction_id=prediction.pk))
+        return left
+
+    # -- the model --------------------------------------------------------------------------------------------------
+    def _infer(self, images: list[ImageAsset], keys: dict[int, str]) -> list[ImageAsset]:
+        """Ask the model, in order; the images that are left when the time is over or the run is stopped."""
+        adapter = self._load()
+        request = self.stage.request()
+        size = 1 if self.careful else max(1, min(adapter.batch_size, self.stage.largest or LARGEST, LARGEST))
+        waiting = deque(images)
+        ahead: deque[tuple[ImageAsset, Future[Any]]] = deque()
+        self.flushed = time.monotonic()
+        first = True
+        try:
+            while (waiting or ahead) and self._may_go_on():
+                while waiting and len(ahead) < max(2 * size, THREADS + 1):
+                    image = waiting.popleft()
+                    ahead.append(
+                        (image, _threads().submit(adapter.prepare, image_input(image), self.stage.request(image)))
+                    )
+                ready = self._take(ahead, size)
+                if self.careful and ready:
+                    self._flush(force=True, inflight=Inflight(ready[0][0].pk, self.tried + 1 if first else 1))
+                    first = False
+                for image, outcome in run_batch(adapter, ready, request, self._no_room_for):
+                    self._keep(image, keys[image.pk], outcome)
+                size = min(size, self.stage.largest or size)
+                self.heart.progress()
+                self._flush(force=self.careful or not (waiting or ahead))
+        finally:
+            for _, future in ahead:
+                future.cancel()
+        self._flush(force=bool(self.batch))
+        return [image for image, _ in ahead] + list(waiting)
+
+    def _load(self) -> Any:
+        label = self.stage.label
+        if self.stage.model_key not in residency.MODELS:
+            Run.objects.filter(pk=self.run.pk).update(phase=f"loading {label}")
+            self.heart.doing = f"loading {label}"
+        try:
+            resident = self.stage.resident()
+        except ModelUnavailable:
+            raise
+        except OutOfMemory as e:
+            raise ModelUnavailable(f"{label} does not fit into the memory of its device: {e.message}") from e
+        except AdapterError as e:
+            raise ModelUnavailable(f"{label} could not be loaded: {e.message}") from e
+        except Exception as e:
+            log.exception("loading %s", label)
+            raise ModelUnavailable(f"{label} could not be loaded: {type(e).__name__}: {e}") from e
+        self.stage.loaded(resident.adapter)
+        Run.objects.filter(pk=self.run.pk).update(
+            phase="", provider=resident.adapter.provider[:120], load_seconds=resident.load_seconds
+        )
+        self.heart.progress()
+        return resident.adapter
+
+    def _may_go_on(self) -> bool:
+        if self.heart.lost:
+            raise LeaseLost(self.chunk.pk)
+        return self.running and time.monotonic() < self.end and not stopping()
+
+    def _take(self, ahead: deque[tuple[ImageAsset, Future[Any]]], size: int) -> list[tuple[ImageAsset, Any]]:
+        """Up to `size` prepared images; one that cannot be prepared has its result already."""
+        ready: list[tuple[ImageAsset, Any]] = []
+        while ahead and len(ready) < size:
+            image, future = ahead.popleft()
+            try:
+                ready.append((image, future.result()))
+            except Exception as e:
+                self._add(Result(image.pk, error=explain(e)))
+        return ready
+
+    def _keep(self, image: ImageAsset, key: str, outcome: Reply | Exception) -> None:
+        if isinstance(outcome, Exception):
+            self._add(Result(image.pk, error=explain(outcome)))
+            return
+        proposed = self.stage.proposer.propose(outcome, self.stage.labels)
+        self._add(Result(image.pk, proposed, key=key, sha256=image.sha256, reply=outcome))
+
+    def _no_room_for(self, n: int) -> None:
+        """The device had no room for `n` images at once: remembered for as long as the stage is."""
+        self.stage.largest = max(1, n // 2)
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+    def _add(self, result: Result) -> None:
+        self.batch.results.append(result)
+
+    def _flush(self, *, force: bool = False, inflight: Inflight | None = None) -> None:
+        """Write what there is, once a second or when there is much of it; notices a pause or cancel. LeaseLost."""
+        now = time.monotonic()
+        full = len(self.batch.results) >= LARGEST
+        if not (force or full or now - self.flushed >= FLUSH) or not (self.batch or inflight):
+            return
+        self.batch.seconds = now - self.flushed
+        state = store.commit(self.chunk, self.run, self.batch, labels=self.stage.labels, inflight=inflight)
+        self.running = state == Run.State.RUNNING
+        self.batch, self.flushed = Batch(), time.monotonic()
+
+
+def explain(error: BaseException) -> str:
+    """An error as a person reads it."""
+    if isinstance(error, AdapterError):
+        return error.message
+    text = str(error) or "no further word"
+    return f"{type(error).__name__}: {text}"
+
+
+def run_batch(
+    adapter: Any, batch: Sequence[tuple[ImageAsset, Any]], request: Any, no_room: Callable[[int], None]
+) -> Iterator[tuple[ImageAsset, Reply | Exception]]:
+    """Infer a batch; when it fails as a whole, its halves, down to the single image at fault."""
+    if not batch:
+        return
+    try:
+        outcomes = list(adapter.infer([prepared for _, prepared in batch], request))
+        if len(outcomes) != len(batch):
+            raise AdapterError(f"The model gave {len(outcomes)} answers for {len(batch)} images")
+    except ModelUnavailable:
+        raise
+    except Exception as e:
+        if isinstance(e, OutOfMemory | MemoryError):
+            residency.free_memory()
+            no_room(len(batch))
+        if len(batch) == 1:
+            yield batch[0][0], e
+            return
+        half = len(batch) // 2
+        yield from run_batch(adapter, batch[:half], request, no_room)
+        yield from run_batch(adapter, batch[half:], request, no_room)
+        return
+    for (image, _), outcome in zip(batch, outcomes, strict=True):
+        yield image, outcome
