@@ -6,6 +6,7 @@ from .access import ApiKey
 from .adapters import ModelAdapter
 from .collections import Collection, ImageAsset, IngestJob
 from .recipes import Channel, Policy, PolicyVersion, Recipe
+from .recompute import ProposalRevision, RecomputeJob
 from .runs import Chunk, Prediction, Proposal, Run, StoredLabelSet
 from .tags import ImageTag, Tag, TagAlias, TagCount, TagEdit
 from .workers import Worker
@@ -23,7 +24,9 @@ __all__ = [
     "PolicyVersion",
     "Prediction",
     "Proposal",
+    "ProposalRevision",
     "Recipe",
+    "RecomputeJob",
     "Run",
     "StoredLabelSet",
     "Tag",
