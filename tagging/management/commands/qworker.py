@@ -28,6 +28,7 @@ class Command(BaseCommand):
         "Runs one worker cluster. Its processes die together; after an unplanned death of any of them the cluster "
         "starts anew. One SIGTERM or Ctrl-C ends it gracefully."
     )
+    requires_system_checks = []  # they import every view: the web server runs them
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("queue", nargs="?", help=f"one of {', '.join(queues())} (default: {DEFAULT})")

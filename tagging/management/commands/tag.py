@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError
+from django.db.models import Q
+
+from ...actions.recipes import ChannelSpec, get_recipe
+from ...actions.runs import start_run
+from ...engine.progress import Progress, progress
+from ...models import Chunk, Collection, ModelAdapter, Recipe, Run, Worker
+
+#: Seconds without any worker on the run's queue after which `--wait` says so.
+NOBODY = 10.0
+
+
+class Command(BaseCommand):
+    help = "Starts a run: a model, or a recipe, over a collection. The workers do it; --wait shows how far they are."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--collection", required=True, metavar="NAME", help="name or slug of the collection")
+        what = parser.add_mutually_exclusive_group(required=True)
+        what.add_argument("--adapter", metavar="SLUG", help="a configured model, with its own options")
+        what.add_argument("--recipe", metavar="ID", help="number, or the beginning of the key, of a recipe")
+        parser.add_argument("--name", default="", help="what to call the run")
+        parser.add_argument("--priority", type=int, default=0, help="higher runs first (%(default)s)")
+        parser.add_argument("--hidden", action="store_true", help="do not show its proposals for review")
+        parser.add_argument("--unreviewed", action="store_true", help="only images that nobody has reviewed")
+        parser.add_argument("--wait", action="store_true", help="show progress until the run has ended")
+
+    def handle(self, *args: Any, collection: str, adapter: str, recipe: str, **options: Any) -> None:
+        target = find_collection(collection)
+        chosen = find_recipe(recipe) if recipe else adapter_recipe(adapter)
+        images = target.images.all().usable()  # type: ignore[attr-defined]
+        if options["unreviewed"]:
+            images = images.unreviewed()
+        try:
+            run = start_run(
+                chosen,
+                collection=target,
+                images=images,
+                name=options["name"],
+                shown=not options["hidden"],
+                priority=options["priority"],
+            )
+        except ValidationError as error:
+            raise CommandError(" ".join(error.messages)) from None
+        self.stdout.write(f"Run {run.pk} ({run}): {run.n_total:,} images.")
+        if options["wait"]:
+            try:
+                self.wait(run)
+            except KeyboardInterrupt:
+                raise CommandError(f"No longer waiting; run {run.pk} goes on.", returncode=130) from None
+
+    def wait(self, run: Run) -> None:
+        terminal = getattr(self.stdout._out, "isatty", lambda: False)()
+        queues = set(Chunk.objects.filter(run=run).values_list("queue", flat=True))
+        began = shown = time.monotonic()
+        warned = False
+        while True:
+            run.refresh_from_db()
+            now = time.monotonic()
+            if run.state not in Run.OPEN:
+                break
+            if not warned and now - began > NOBODY and not Worker.objects.alive().filter(queue__in=queues).exists():
+                warned = True
+                self.stderr.write(f"No worker serves the queue {' or '.join(sorted(queues))}: start 'manage.py up'.")
+            if now - shown >= (0.3 if terminal else 5.0):
+                shown = now
+                text = progress_text(run, progress([run])[run.pk])
+                self.stdout.write(f"\r\x1b[K{text}" if terminal else text, ending="" if terminal else "\n")
+                self.stdout.flush()
+            time.sleep(0.2)
+        if terminal:
+            self.stdout.write("\r\x1b[K", ending="")
+        self.finish(run, progress([run])[run.pk])
+
+    def finish(self, run: Run, at: Progress) -> None:
+        counts = f"{at.ok:,} tagged, {at.empty:,} without tags, {at.error:,} failed"
+        if at.cached:
+            counts += f"; {at.cached:,} known from before"
+        if run.state == Run.State.FAILED:
+            raise CommandError(f"Run {run.pk} failed: {run.error} ({counts})")
+        if run.state == Run.State.CANCELLED:
+            raise CommandError(f"Run {run.pk} was cancelled. {counts}.")
+        pace = f", {at.rate:,.1f} images a second" if at.rate else ""
+        self.stdout.write(f"Done: {counts}{pace}.")
+
+
+def find_collection(name: str) -> Collection:
+    """By name or slug. CommandError lists what there is."""
+    found = Collection.objects.filter(Q(name__iexact=name.strip()) | Q(slug=name.strip())).first()
+    if found is None:
+        there = ", ".join(repr(n) for n in Collection.objects.values_list("name", flat=True)[:10])
+        raise CommandError(f"There is no collection {name!r}; there is {there or 'none yet: use ingest'}.")
+    return found
+
+
+def adapter_recipe(slug: str) -> Recipe:
+    """The recipe of one model with its own options. CommandError lists the models."""
+    row = ModelAdapter.objects.filter(slug=slug).first()
+    if row is None:
+        there = ", ".join(ModelAdapter.objects.filter(enabled=True).values_list("slug", flat=True)[:20])
+        raise CommandError(f"There is no model {slug!r}; there is {there or 'none yet: add one in the admin'}.")
+    try:
+        return get_recipe([ChannelSpec(adapter=row)], name=row.label)
+    except ValidationError as error:
+        raise CommandError(" ".join(error.messages)) from None
+
+
+def find_recipe(text: str) -> Recipe:
+    """By number or the beginning of its key. CommandError when there is none, or more than one."""
+    wanted = Q(pk=int(text)) if text.isdecimal() and len(text) < 19 else Q(pk=None)
+    if len(text) >= 8:
+        wanted |= Q(key__startswith=text.lower())
+    found = list(Recipe.objects.filter(wanted)[:2])
+    if len(found) != 1:
+        raise CommandError(f"{'More than one' if found else 'No'} recipe is {text!r}; recipes are listed in the admin.")
+    return found[0]
+
+
+def progress_text(run: Run, at: Progress) -> str:
+    """ "loading photo-lite" or "120 of 5,000 images (2 %), 41.2 a second, about 2 min left, 3 failed" """
+    if run.state == Run.State.PAUSED:
+        return f"paused at {at.done:,} of {at.total:,} images"
+    if run.phase and not at.done:
+        return run.phase
+    parts = [f"{at.done:,} of {at.total:,} images ({at.percent:.0f} %)"]
+    if at.rate:
+        parts.append(f"{at.rate:,.1f} a second")
+    if at.eta_seconds is not None:
+        parts.append(f"about {duration(at.eta_seconds)} left")
+    if at.error:
+        parts.append(f"{at.error:,} failed")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
