@@ -10,6 +10,7 @@ from typing import Any
 import ninja
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
+from ninja.constants import NOT_SET
 from ninja.signature import ViewSignature
 
 from .errors import Problem
@@ -17,9 +18,9 @@ from .errors import Problem
 
 class Router(ninja.Router):
     def add_api_operation(self, path: str, methods: list[str], view_func: Callable[..., Any], **kwargs: Any) -> None:
-        responses = kwargs["response"]
-        known = responses if isinstance(responses, dict) else {200: responses}
-        kwargs["response"] = {**known, **(_problems(path) if kwargs.get("auth", True) is not None else {})}
+        given = kwargs.get("response", NOT_SET)
+        if given is not NOT_SET and kwargs.get("auth", NOT_SET) is not None:
+            kwargs["response"] = {**(given if isinstance(given, dict) else {200: given}), **_problems(path)}
         super().add_api_operation(path, methods, _strict(path, view_func), **kwargs)
 
 

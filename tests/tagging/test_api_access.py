@@ -1,0 +1,184 @@
+"""What holds for every operation: who gets in, how errors look, what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from django.test import Client
+
+from iwtag_site.api import api
+from tagging.models import TagEdit
+
+from .world import collection, image, key_of, keyed, person, run_of
+
+pytestmark = pytest.mark.django_db
+OPEN = {("GET", "/api/health")}
+
+
+def operations():
+    for path, methods in api.get_openapi_schema()["paths"].items():
+        for method in methods:
+            if (method.upper(), path) not in OPEN:
+                yield method.upper(), path
+
+
+OPERATIONS = sorted(operations())
+READS = [(m, p) for m, p in OPERATIONS if m == "GET"]
+WRITES = [(m, p) for m, p in OPERATIONS if m != "GET"]
+
+
+def concrete(path):
+    return re.sub(r"{\w*slug}", "trip", re.sub(r"{\w*(id|number)}", "1", path))
+
+
+#: The smallest bodies that get past the check of their shape.
+BODIES = {
+    "/api/collections": {"name": "x", "kind": "upload"},
+    "/api/tags": {"name": "x"},
+    "/api/tags/{tag_id}/aliases": {"name": "x"},
+    "/api/adapters": {"slug": "x", "label": "x", "kind": "wd"},
+    "/api/runs": {"collection": "trip", "adapter": "x"},
+    "/api/exports": {"collection": "trip", "format": "csv"},
+}
+
+
+def call(client, method, path):
+    if path.endswith("/uploads"):
+        from django.core.files.uploadedfile import SimpleUploadedFile
+
+        return client.post(concrete(path), {"files": [SimpleUploadedFile("a.jpg", b"x")]})
+    query = "?collection=trip" if path == "/api/images" else ""
+    body = json.dumps(BODIES.get(path, {}))
+    return client.generic(method, concrete(path) + query, body, content_type="application/json")
+
+
+def answers(client, operations):
+    """Operation → (status, detail), for comparison in one go."""
+    found = {}
+    for method, path in operations:
+        answer = call(client, method, path)
+        found[(method, path)] = (answer.status_code, answer.json()["detail"])
+    return found
+
+
+def test_strangers_get_401():
+    found = answers(Client(), OPERATIONS)
+    assert {o: v for o, v in found.items() if v[0] != 401 or "X-API-Key" not in v[1]} == {}
+
+
+def test_people_without_a_role_get_403():
+    client = Client()
+    client.force_login(person("ann"))
+    found = answers(client, OPERATIONS)
+    assert {o: v for o, v in found.items() if v[0] != 403 or "role" not in v[1]} == {}
+
+
+def test_viewers_change_nothing():
+    client = Client()
+    client.force_login(person("ann", "viewer"))
+    assert {o: v for o, v in answers(client, WRITES).items() if v[0] != 403} == {}
+
+
+def test_a_key_to_read_changes_nothing():
+    found = answers(keyed(person("ann", "administrator"), ["read"]), WRITES)
+    assert {o: v for o, v in found.items() if v[0] != 403 or "scope" not in v[1]} == {}
+
+
+def test_a_key_to_write_reads_nothing():
+    found = answers(keyed(person("ann", "administrator"), ["write"]), READS)
+    assert {o: v for o, v in found.items() if v[0] != 403} == {}
+
+
+def test_unknown_parameters_are_refused():
+    collection()
+    client = keyed(person("ann", "administrator"))
+    found = {}
+    for method, path in READS:
+        needed = "collection=trip&" if path == "/api/images" else ""
+        answer = client.get(f"{concrete(path)}?{needed}colour=red")
+        if (answer.status_code, answer.json().get("field")) != (422, "colour"):
+            found[(method, path)] = answer.content
+    assert found == {}
+
+
+def test_what_is_not_there_is_a_404():
+    named = [(m, p) for m, p in READS if "{" in p]
+    found = answers(keyed(person("ann", "administrator")), named)
+    assert len(named) > 8
+    assert {o: v for o, v in found.items() if v[0] != 404 or not v[1]} == {}
+
+
+@pytest.fixture
+def one():
+    trip = collection()
+    return image(trip, "a.jpg", run=run_of(trip), tags={"dog": 0.9})
+
+
+def test_a_wrong_key_does_not_fall_through_to_the_session(one):
+    client = Client(headers={"X-API-Key": "iwtabcdefghi.wrong"})
+    client.force_login(person("ann", "reviewer"))
+    answer = client.get("/api/tags")
+    assert answer.status_code == 401
+    assert "wrong" in answer.json()["detail"]
+
+
+def test_a_session_needs_the_csrf_token_to_change_things(one):
+    ann = person("ann", "reviewer")
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(ann)
+    url = f"/api/images/{one.pk}/decisions"
+    assert client.get("/api/tags").status_code == 200
+    refused = client.post(url, {"verb": "accept"}, content_type="application/json")
+    assert refused.status_code == 403
+    assert not TagEdit.objects.exists()
+    token = "t" * 32
+    client.cookies["csrftoken"] = token
+    accepted = client.post(url, {"verb": "accept"}, content_type="application/json", headers={"X-CSRFToken": token})
+    assert accepted.status_code == 200, accepted.content
+
+
+def test_a_key_needs_no_csrf_token(one):
+    client = Client(enforce_csrf_checks=True, headers={"X-API-Key": key_of(person("ann", "reviewer"), ["write"])})
+    answer = client.post(f"/api/images/{one.pk}/decisions", {"verb": "accept"}, content_type="application/json")
+    assert answer.status_code == 200
+
+
+def test_a_key_loses_what_its_owner_loses(one):
+    ann = person("ann", "reviewer")
+    client = keyed(ann, ["read", "write"])
+    ann.groups.clear()
+    answer = client.post(f"/api/images/{one.pk}/decisions", {"verb": "accept"}, content_type="application/json")
+    assert answer.status_code == 403
+    assert client.get("/api/tags").status_code == 403
+
+
+def test_broken_bodies_are_said(one):
+    client = keyed(person("ann", "reviewer"), ["write"])
+    url = f"/api/images/{one.pk}/decisions"
+    for body in (b"{", b"\xff", b"[]", b'{"acept": []}', b'{"caption": {}}', b"null"):
+        answer = client.post(url, body, content_type="application/json")
+        assert answer.status_code in (400, 422), body
+        assert answer.json()["detail"]
+    assert client.post(url, b'{"acept": []}', content_type="application/json").json()["field"] == "acept"
+    assert client.post(url, b'{"caption": {}}', content_type="application/json").json()["field"] == "caption"
+    assert not TagEdit.objects.exists()
+
+
+def test_an_unexpected_failure_is_a_plain_500(one, monkeypatch, caplog):
+    def broken(*args, **kwargs):
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr("tagging.actions.tags.search_tags", broken)
+    answer = keyed(person("ann", "viewer"), ["read"]).get("/api/tags/search")
+    assert answer.status_code == 500
+    assert "secret" not in answer.content.decode()
+    assert "secret detail" in caplog.text
+
+
+def test_the_docs_are_served_from_here(one):
+    page = Client().get("/api/docs").content.decode()
+    assert "swagger" in page
+    assert not re.findall(r"""(?:src|href)=["'](?:https?:)?//""", page)
+    assert Client().get("/api/openapi.json").json()["info"]["title"] == "iwtag"
