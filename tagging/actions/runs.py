@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from array import array
 from collections.abc import Iterable
@@ -78,8 +79,12 @@ def _name(recipe: Recipe, channels: list[Channel], collection: Collection | None
 
 
 def chunk_size(images: int) -> int:
-    """256 images; fewer in short runs, so that the first results come soon and two workers share the work."""
-    return 256 if images > 2048 else 64 if images > 256 else 16
+    """256 images; fewer in short runs, so that the first results come soon and two workers share the work.
+
+    IWTAG_CHUNK_IMAGES sets another size, for tests.
+    """
+    given = int(os.environ.get("IWTAG_CHUNK_IMAGES", "0"))
+    return given or (256 if images > 2048 else 64 if images > 256 else 16)
 
 
 def chunks(run: Run, ids: array[int], channel: Channel) -> list[Chunk]:

@@ -92,7 +92,7 @@ class Proposer:
             candidates = [Candidate(t.name, t.category, t.score, self._source) for t in reply.tags]
         elif reply.text and not caption:
             parsed = self._policy.parse(reply.text)
-            candidates = [c._replace(source=self._source) for c in parsed.candidates]
+            candidates = [c._replace(source=self._source) for c in parsed.tags]
             caption = parsed.caption
         outcome = self._policy.apply(candidates, caption=caption, thresholds=thresholds)
         rating, score = reply.rating or ("", None)
