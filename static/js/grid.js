@@ -162,5 +162,10 @@ if (list) {
     document.getElementById("bulk-all").addEventListener("click", selectAll);
     document.getElementById("bulk-none").addEventListener("click", () => { clear(); go(current); });
     document.getElementById("bulk-scope").addEventListener("change", show);
+    const open = document.getElementById("bulk-open");
+    open.addEventListener("click", () => {
+      open.setAttribute("aria-expanded", String(bar.classList.toggle("is-open")));
+      show();
+    });
   }
 }

@@ -3,6 +3,7 @@
 // Without this script the same buttons are plain form submits.
 
 const NEXT = { proposed: "rejected", accepted: "rejected", rejected: "accepted", added: "removed" };
+const IN_FORCE = ["proposed", "accepted", "added"];
 const VERB = { proposed: "reject", accepted: "reject", rejected: "accept", added: "clear" };
 const pages = new Map(); // address → promise of { html, url }: the next page, fetched ahead
 const jobs = []; // decisions that wait for their turn
@@ -104,9 +105,10 @@ async function work() {
 
 function saved(data) {
   say(`Saved ${data.at}`);
-  if (data.seen !== undefined) document.getElementById("seen").value = data.seen;
-  // while more decisions wait, what is on screen is ahead of the answer
-  if (data.tags && !jobs.length) swap("#tags", data.tags);
+  if (data.tags) {
+    swap("#tags", data.tags);
+    jobs.forEach((job) => job.ahead?.()); // decisions that wait stay visible
+  }
   if (data.progress) swap("#progress", data.progress);
   if (data.conflicts) {
     complain(data.conflicts === 1
@@ -126,10 +128,25 @@ function toggle(chip) {
   const before = chip.dataset.state;
   const verb = VERB[before];
   const id = chip.value;
-  const after = NEXT[before];
+  const after = before === "rejected" && chip.dataset.own !== undefined ? "added" : NEXT[before];
   draw(chip, after);
   const name = chip.querySelector(".chip-name").textContent;
-  sendChange(new Map([[verb, id]]), () => draw(document.getElementById(chip.id), before), `${name}: ${after}`);
+  sendChange(new Map([[verb, id]]), {
+    what: `${name}: ${after}`,
+    ahead: () => draw(document.getElementById(chip.id), after),
+    done: () => see(id, IN_FORCE.includes(after)),
+    takeBack: () => draw(document.getElementById(chip.id), before),
+    again: () => { const now = document.getElementById(chip.id); if (now?.dataset.state === before) toggle(now); },
+  });
+}
+
+// keep what the page shows in force in step, so that one's own change does not come back as somebody else's
+function see(id, inForce) {
+  const field = document.getElementById("seen");
+  const ids = new Set(field.value.split(",").filter(Boolean));
+  if (inForce) ids.add(id);
+  else ids.delete(id);
+  field.value = [...ids].join(",");
 }
 
 function draw(chip, state) {
@@ -142,26 +159,31 @@ function draw(chip, state) {
   if (spoken) spoken.textContent = `, ${state}`;
 }
 
-function sendChange(values, takeBack, what) {
+function sendChange(values, { what, ahead, done, takeBack, again }) {
   const { decide } = page().dataset;
   send({
     url: decide,
+    ahead,
     body: () => {
       const form = new FormData(document.getElementById("decide"));
       for (const [name, value] of values) form.append(name, value);
       return form;
     },
-    done: (data) => { saved(data); document.getElementById("live").textContent = `Saved. ${what}`; },
+    done: (data) => {
+      done?.();
+      saved(data);
+      if (!data.conflicts) document.getElementById("live").textContent = `Saved. ${what}`;
+    },
     failed: (error) => {
       takeBack?.();
-      complain(`Not saved (${what}). ${error.message}`, () => sendChange(values, takeBack, what));
+      complain(`Not saved (${what}). ${error.message}`, again);
     },
   });
 }
 
 function add(name) {
   say(`Adding ${name}…`);
-  sendChange(new Map([["add", name]]), null, `${name}: added`);
+  sendChange(new Map([["add", name]]), { what: `${name}: added`, again: () => add(name) });
 }
 
 // -- the whole image ----------------------------------------------------------------------------------------------------

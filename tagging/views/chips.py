@@ -65,7 +65,8 @@ def _chip(row: TagRow, number: int, editable: bool, conflict: bool) -> str:
         return f'<li><span class="chip" data-state="{state}"{mark}>{inner}</span></li>'
     key = f' data-key="{number}" aria-keyshortcuts="{number}" data-key-label="Turn a tag off or on"' if number else ""
     hint = f'<kbd aria-hidden="true">{number}</kbd>' if number else ""
+    own = ' data-own=""' if row.run_id is None and row.score is None else ""  # no model ever said it
     return (
         f'<li><button class="chip" form="decide" id="t{row.id}" name="{PRESS[state]}" value="{row.id}" '
-        f'data-state="{state}"{mark}{key}>{hint}{inner}</button></li>'
+        f'data-state="{state}"{own}{mark}{key}>{hint}{inner}</button></li>'
     )

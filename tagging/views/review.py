@@ -282,10 +282,10 @@ def _answer(request: Request, decision: actions.Decision, verb: str) -> dict[str
         answer["progress"] = render_to_string(f"{PAGE}#progress", progress)
     if "caption" in post:
         answer["caption"] = image.caption
-    elif "rating" not in post and (not verb or decision.changed_by_others):
+    # a chip that was pressed is drawn by the page itself; anything else that the page cannot know is drawn here
+    if decision.changed_by_others or "add" in post:
         context = _tags_context(request, image, decision.changed_by_others)
         answer["tags"] = render_to_string(f"{PAGE}#tags", context, request)
-        answer["seen"] = context["seen"]
     return answer
 
 

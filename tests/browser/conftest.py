@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.core.signals import request_finished, request_started
 from django.test import Client
 
 from tagging.models import Collection
@@ -64,6 +66,37 @@ def curator(transactional_db: None) -> User:
     return user
 
 
+class InFlight:
+    """Requests that the live server is working on: a browser that is gone does not end them, and the database must not
+    be emptied under them."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._n = 0
+
+    def __enter__(self) -> InFlight:
+        request_started.connect(self._more)
+        request_finished.connect(self._fewer)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        request_started.disconnect(self._more)
+        request_finished.disconnect(self._fewer)
+
+    def _more(self, **kwargs: object) -> None:
+        with self._changed:
+            self._n += 1
+
+    def _fewer(self, **kwargs: object) -> None:
+        with self._changed:
+            self._n -= 1
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._n <= 0, timeout=15), "a request of the test never ended"
+
+
 OpenPage = Callable[..., "sync_api.Page"]
 
 
@@ -102,9 +135,11 @@ def open_page(chrome: sync_api.Browser, live_server, tmp_path: Path) -> Iterator
         page.goto(address)
         return page
 
-    yield open_it
-    for context in contexts:
-        context.close()
+    with InFlight() as requests:
+        yield open_it
+        for context in contexts:
+            context.close()
+        requests.wait()
     assert errors == []
 
 

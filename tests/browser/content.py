@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
+from functools import cache
 from pathlib import Path
 
 from django.core.files.base import ContentFile
@@ -73,28 +75,39 @@ def make_run(collection: Collection, name: str = "First run", state: str = Run.S
     )
 
 
+@cache
+def _renditions(source: Path) -> tuple[str, tuple[int, int], dict[int, bytes]]:
+    """Format, size as seen and WebP files by side; encoded once in a test session."""
+    with Image.open(source) as opened:
+        kind = opened.format or ""
+        picture = ImageOps.exif_transpose(opened).convert("RGB")
+    files: dict[int, bytes] = {}
+    for side in (320, 1024):
+        small = picture.copy()
+        small.thumbnail((side, side))
+        stream = io.BytesIO()
+        small.save(stream, "WEBP", quality=80)
+        files[side] = stream.getvalue()
+    return kind, picture.size, files
+
+
 def add_image(collection: Collection, source: Path) -> ImageAsset:
     target = Path(collection.root, source.name)
     shutil.copy(source, target)
     sha256 = hashlib.sha256(target.read_bytes()).hexdigest()
-    with Image.open(target) as opened:
-        kind = opened.format or ""
-        picture = ImageOps.exif_transpose(opened).convert("RGB")
-    for side in (320, 1024):
-        small = picture.copy()
-        small.thumbnail((side, side))
+    kind, size, renditions = _renditions(source)
+    for side, data in renditions.items():
         name = thumbnail_name(sha256, side)
         if not default_storage.exists(name):
-            saved = default_storage.save(name, ContentFile(b""))
-            small.save(default_storage.path(saved), "WEBP", quality=80)
+            default_storage.save(name, ContentFile(data))
     return ImageAsset.objects.create(
         collection=collection,
         path=source.name,
         sha256=sha256,
         size=target.stat().st_size,
         format=kind,
-        width=picture.width,
-        height=picture.height,
+        width=size[0],
+        height=size[1],
     )
 
 
