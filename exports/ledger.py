@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -113,9 +113,7 @@ def apply(entries: Sequence[ExportEntry], *, fsync: bool = True) -> None:
     _save(entries)
     for entry, data in ready:
         try:
-            safe_write.replace(
-                Path(entry.target), data, seen=_seen(entry), verify=lambda b, e=entry: verify(b, e.fields), fsync=fsync
-            )
+            safe_write.replace(Path(entry.target), data, seen=_seen(entry), verify=_verifier(entry), fsync=fsync)
             entry.state = State.DONE
         except WriteRefused as e:
             entry.state, entry.error = State.FAILED, str(e)
@@ -149,6 +147,10 @@ def verify(data: bytes, described: Mapping[str, Any]) -> None:
         found = [li.text or "" for li in root.iterfind(f".//{prop.qname}/{_RDF}{what['kind']}/{_RDF}li")]
         if found != what["words"]:
             raise WriteRefused(f"the new content does not read back: {name} would be {found!r}")
+
+
+def _verifier(entry: ExportEntry) -> Callable[[bytes], None]:
+    return lambda data: verify(data, entry.fields)
 
 
 def _bytes_as_planned(entry: ExportEntry) -> bytes:

@@ -29,7 +29,7 @@ def ensure_administrator() -> tuple[str, bool] | None:
         return None
     given = os.environ.get("IWTAG_ADMIN_PASSWORD", "")
     password = given or secrets.token_urlsafe(12)
-    users.create_superuser(ADMIN, password=password)  # type: ignore[attr-defined]
+    users.create_superuser(ADMIN, password=password)
     return password, not given
 
 
