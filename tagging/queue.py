@@ -112,7 +112,7 @@ def _on_worker_spawn(**_: object) -> None:
             run_sweeps()
         elif leases.claimable(name).exists():
             _push(DRAIN, (name,), name)
-        heartbeat.HEART.start(name)
+        heartbeat.HEART.start("default" if name == DEFAULT else name)
     except Exception:
         log.exception("starting the worker of %s", name)
     finally:
