@@ -17,7 +17,7 @@ from ..models import ImageAsset, ImageTag
 from ..queries import TagRow, tags_of
 from .chips import probability
 
-CHIPS = 4  # tags under a picture
+CHIPS = 3  # tags under a picture
 STATES = {int(value): label for value, label in ImageTag.State.choices}
 #: A picture's state as shape and word: the mark's text, its class, what it means.
 MARKS = {

@@ -57,7 +57,7 @@ class NewCollection(forms.Form):
         return asked if asked["kind"] == Collection.Kind.FOLDER else {**asked, "root": "", "excludes": []}
 
 
-class Settings(forms.ModelForm[Collection]):
+class Settings(forms.ModelForm):
     excludes = Lines(required=False)
 
     class Meta:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import messages
@@ -235,7 +235,7 @@ def bulk_status(request: Request, slug: str, batch: uuid.UUID) -> HttpResponse:
         "collection": collection,
         "batch": batch,
         "n": edits.count(),
-        "newest": cast(TagEdit | None, edits.order_by("-pk").first()),
+        "newest": edits.order_by("-pk").first(),
         "back": collection.get_absolute_url(),
     }
     return render(request, "tagging/bulk_status.html" + ("#status" if request.htmx else ""), context)

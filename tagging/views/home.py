@@ -112,6 +112,7 @@ def live_context() -> dict[str, Any]:
     return {
         "runs": with_progress(runs),
         "jobs": jobs,
+        "indexing": {job.collection_id for job in jobs},
         "failed": list(failed.select_related("collection").order_by("-finished_at")[:3]),
         "stations": stations,
         "stalled": bool((running or jobs) and not any(s.workers for s in stations)),

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
+from django.db.models import F
 from django.http import QueryDict
 
 from prompts.models import PromptVersion
@@ -16,7 +17,7 @@ from ..actions.runs import start_run
 from ..adapters.base import Adapter, Problem
 from ..adapters.registry import UnknownAdapter
 from ..forms import SchemaForm
-from ..models import Collection, ModelAdapter, Run
+from ..models import Collection, ImageAsset, ModelAdapter, Run
 from ..queries import ImageFilter, filtered
 from .filters import words
 
@@ -37,7 +38,7 @@ class NewRun:
         self.bound = bound
         self.swapped = swapped
         self.errors: dict[str, list[str]] = {}
-        self.collections = list(Collection.objects.all())
+        self.collections = list(Collection.objects.order_by(F("indexed_at").desc(nulls_last=True), "name"))
         self.adapters = list(ModelAdapter.objects.filter(enabled=True))
         self.collection = self._chosen("collection", self.collections)
         self.adapter = self._chosen("adapter", self.adapters)
@@ -55,6 +56,11 @@ class NewRun:
     def adapter_class(self) -> type[Adapter] | None:
         """The code of the chosen adapter; None when its package is gone or broken (`problems` says so)."""
         return _class_of(self.adapter) if self.adapter else None
+
+    @property
+    def capabilities(self) -> dict[str, Any]:
+        """What the chosen model can do; empty when its code is missing."""
+        return self.adapter_class.capabilities.as_dict() if self.adapter_class else {}
 
     @cached_property
     def problems(self) -> list[Problem]:
@@ -155,7 +161,10 @@ class NewRun:
             raise ValueError("start() comes after is_valid()")
         channel = ChannelSpec(adapter=self.adapter, prompt_version=self.prompt, options=self.options.cleaned)
         recipe = get_recipe([channel], by=by)
-        images = filtered(self.collection, self.filter).usable() if self.filter else None
+        images = None
+        if self.filter:
+            usable = {"state": ImageAsset.State.READY, "missing_since": None}
+            images = filtered(self.collection, self.filter).filter(**usable)
         return start_run(
             recipe,
             collection=self.collection,

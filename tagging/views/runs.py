@@ -131,7 +131,7 @@ def failures(found: Run) -> list[Failure]:
     groups: dict[str, list[ImageAsset]] = {}
     for proposal in failed[:FAILURES]:
         image = proposal.image
-        text = proposal.error.replace(image.path, "…").replace(image.name, "…").strip()
+        text = proposal.error.replace(image.path, "…").replace(image.name, "…").removeprefix("…: ").strip()
         groups.setdefault(text, []).append(image)
     counts = Counter({text: len(images) for text, images in groups.items()})
     return [Failure(text, n, groups[text][:SHOWN_FAILURES]) for text, n in counts.most_common()]
@@ -156,17 +156,17 @@ def verbs(found: Run, at: Progress | None) -> list[Verb]:
         case Run.State.PAUSED:
             return [Verb("resume", "Resume", "btn-primary"), cancel]
         case Run.State.FAILED:
-            return [Verb("resume", "Try again", "btn-primary")]
+            return [Verb("retry", "Try again", "btn-primary")]
         case Run.State.CANCELLED:
-            return [Verb("resume", "Continue")]
-    return [Verb("retry", "Retry failed images", "btn-primary")] if at and at.error else []
+            return [Verb("retry", "Go on")]
+    return [Verb("retry", "Retry failed images")] if at and at.error else []
 
 
 ACTIONS: dict[str, tuple[Callable[[Run], object], str]] = {
     "pause": (actions.pause, "Paused. What is being computed now is still kept."),
     "resume": (actions.resume, "Going on."),
     "cancel": (actions.cancel, "Cancelled. What was tagged stays."),
-    "retry": (actions.retry_failed, "Failed images are tried again."),
+    "retry": (actions.retry_failed, "On its way again."),
 }
 
 

@@ -66,7 +66,7 @@ def tags(request: Request) -> HttpResponse:
     return render(request, "tagging/tags.html", context)
 
 
-def _counted(collection: Collection | None, q: str, category: str) -> QuerySet[TagCount, dict[str, Any]]:
+def _counted(collection: Collection | None, q: str, category: str) -> QuerySet[TagCount, Any]:
     """One row per tag with its sums, most used first, then by name."""
     counts = TagCount.objects.all() if collection is None else TagCount.objects.filter(collection=collection)
     if key := tag_key(q):
@@ -79,7 +79,7 @@ def _counted(collection: Collection | None, q: str, category: str) -> QuerySet[T
     return sums.filter(n__gt=0).order_by("-n", "tag__key")
 
 
-def _page(counted: QuerySet[TagCount, dict[str, Any]], cursor: str) -> tuple[list[Row], str]:
+def _page(counted: QuerySet[TagCount, Any], cursor: str) -> tuple[list[Row], str]:
     """The rows after the cursor, and the cursor after them (empty at the end)."""
     if cursor:
         n, key = _decode(cursor)
@@ -111,6 +111,6 @@ def _place(rows: list[Row]) -> None:
     places: dict[int, list[tuple[Collection, int]]] = defaultdict(list)
     counts = TagCount.objects.filter(tag_id__in=[row.id for row in rows]).annotate(n=_TOTAL).filter(n__gt=0)
     for count in counts.select_related("collection").order_by("-n"):
-        places[count.tag_id].append((count.collection, count.n))  # type: ignore[attr-defined]
+        places[count.tag_id].append((count.collection, count.n))
     for row in rows:
         row.places = places[row.id]

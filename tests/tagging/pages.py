@@ -8,10 +8,13 @@ from typing import Any
 
 from django.contrib.auth.models import Group, User
 from django.test import Client
+from django.utils import timezone
 
 from tagging.actions.counts import rebuild
+from tagging.actions.recipes import ChannelSpec, get_recipe
+from tagging.actions.runs import start_run
 from tagging.actions.tags import resolve_tags
-from tagging.models import Collection, ImageAsset, ImageTag
+from tagging.models import Chunk, Collection, ImageAsset, ImageTag, ModelAdapter, Proposal, Run
 
 
 def person(role: str = "", name: str = "") -> User:
@@ -61,3 +64,37 @@ def count(of: Collection) -> None:
 def states(image: ImageAsset) -> dict[str, int]:
     """Tag name → state on that image."""
     return dict(ImageTag.objects.filter(image=image).values_list("tag__name", "state"))
+
+
+def photo_lite(**fields: Any) -> ModelAdapter:
+    row, _ = ModelAdapter.objects.get_or_create(
+        slug="photo-lite", defaults={"label": "photo-lite", "kind": "photo-lite", **fields}
+    )
+    return row
+
+
+def a_run(
+    of: Collection,
+    on: Sequence[ImageAsset],
+    *,
+    state: str = "running",
+    done: int = 0,
+    errors: int = 0,
+    seconds: float = 0.0,
+    error: str = "",
+) -> Run:
+    """A run of photo-lite over these images, `done` of them worked on (`errors` of those failed)."""
+    recipe = get_recipe([ChannelSpec(adapter=photo_lite())])
+    now = timezone.now()
+    run = start_run(recipe, collection=of, images=ImageAsset.objects.filter(pk__in=[i.pk for i in on]))
+    Chunk.objects.filter(run=run).update(n_ok=done - errors, n_error=errors, seconds=seconds, touched_at=now)
+    for image in on[:errors]:
+        Proposal.objects.create(run=run, image=image, state="error", error=f"{image.path}: the data ends too early")
+    for image in on[errors:done]:
+        Proposal.objects.create(run=run, image=image, state="ok")
+    finished = None if state in Run.OPEN else now
+    Run.objects.filter(pk=run.pk).update(
+        state=state, error=error, finished_at=finished, started_at=now if done else None
+    )
+    run.refresh_from_db()
+    return run
