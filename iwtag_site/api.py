@@ -23,6 +23,7 @@ ROUTERS = {
     "/adapters": "tagging.api.adapters.router",
     "/policies": "tagging.api.recipes.policies",
     "/recipes": "tagging.api.recipes.recipes",
+    "/runs": "tagging.api.runs.router",
     "/exports": "exports.api.router",
 }
 for prefix, router in ROUTERS.items():

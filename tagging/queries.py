@@ -59,9 +59,12 @@ def filtered(collection: Collection, f: ImageFilter) -> QuerySet[ImageAsset]:
     Up to four small queries: to look up tags and how common they are, and whether a filter leaves few. A tag that does
     not exist has no images.
     """
-    wanted, unwanted = _tags(f.tag), _tags(f.not_tag)
-    if wanted is None:
+    names = [*f.tag, *f.not_tag]
+    known = resolve_tags(names, create=False, field="tag") if names else {}
+    if any(name not in known for name in f.tag):
         return ImageAsset.objects.none()
+    wanted = list(dict.fromkeys(known[name].pk for name in f.tag))
+    unwanted = {known[name].pk for name in f.not_tag if name in known}
     driver = _driver(collection, f, wanted)
     images: QuerySet[ImageAsset] = ImageAsset.objects.all()
     if driver is None:
@@ -71,19 +74,11 @@ def filtered(collection: Collection, f: ImageFilter) -> QuerySet[ImageAsset]:
     for tag_id in wanted:
         if driver != ("tag", tag_id):
             images = images.filter(Exists(_carrying(tag_id, f)))
-    for tag_id in unwanted or ():
+    for tag_id in unwanted:
         images = images.filter(~Exists(ImageTag.objects.filter(_in_force(tag_id), image=OuterRef("pk"))))
     if f.run is not None and driver != ("run", f.run):
         images = images.filter(Exists(Proposal.objects.filter(_of_run(f), image=OuterRef("pk"))))
     return _ordered(_simple(images, f, driven=driver is not None, by_tag=bool(wanted)), f, driver)
-
-
-def _tags(names: Sequence[str]) -> list[int] | None:
-    """Ids; None when one of the names is no tag. (For unwanted tags the caller takes that as none.)"""
-    if not names:
-        return []
-    found = resolve_tags(names, create=False, field="tag")
-    return list({tag.pk: None for tag in found.values()}) if len(found) == len(names) else None
 
 
 def _driver(collection: Collection, f: ImageFilter, wanted: Sequence[int]) -> tuple[str, int] | None:

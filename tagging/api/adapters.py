@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
-from ninja import Schema
+from ninja import Schema, Status
 from pydantic import Field
 
 from ..adapters import registry
@@ -133,7 +133,7 @@ def create_adapter(request: HttpRequest, payload: AdapterIn) -> object:
     _check(row)
     row.full_clean()
     row.save()
-    return 201, _shown(row)
+    return Status(201, _shown(row))
 
 
 @router.get("/{slug}", response=AdapterOut, summary="One adapter", operation_id="get_adapter")

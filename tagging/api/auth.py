@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from django.contrib.auth.models import AbstractBaseUser, User
+from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from ninja.errors import AuthenticationError
@@ -53,7 +53,7 @@ class BrowserAuth(SessionAuth):
 AUTH = [KeyAuth(), BrowserAuth()]
 
 
-def allow(request: HttpRequest, verb: Verb, scope: Scope = "read") -> AbstractBaseUser:
+def allow(request: HttpRequest, verb: Verb, scope: Scope = "read") -> User:
     """The caller, who may do `verb` and whose key, if it is one, has `scope`. PermissionDenied (403) otherwise."""
     caller: Caller = request.auth  # type: ignore[attr-defined]
     if caller.scopes is not None and scope not in caller.scopes:

@@ -8,7 +8,7 @@ from typing import Literal
 from django.db.models import Q
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
-from ninja import File, Schema
+from ninja import File, Schema, Status
 from ninja.files import UploadedFile
 from pydantic import Field
 
@@ -127,7 +127,7 @@ def create_collection(request: HttpRequest, payload: CollectionIn) -> object:
     made = ingest.create_collection(
         name=payload.name, kind=payload.kind, root=payload.root, excludes=payload.excludes, by=by
     )
-    return 201, made
+    return Status(201, made)
 
 
 @router.get("/{slug}", response=CollectionDetail, summary="One collection", operation_id="get_collection")
@@ -142,7 +142,7 @@ def get_collection(request: HttpRequest, slug: str) -> object:
         "images": review_counts(collection),
         "unreadable": images.filter(failed, state=ImageAsset.State.ERROR, missing_since=None).count(),
         "missing": images.filter(missing_since__isnull=False).count(),
-        "ingest": IngestOut.from_orm(latest) if latest else None,
+        "ingest": latest,
     }
 
 
@@ -152,7 +152,7 @@ def get_collection(request: HttpRequest, slug: str) -> object:
 def start_ingest(request: HttpRequest, slug: str) -> object:
     """Queues an ingest; where one is open already, that one is returned. Needs the role curator."""
     by = allow(request, "curate", "run")
-    return 202, ingest.start_ingest(collection_of(slug), by=by)
+    return Status(202, ingest.start_ingest(collection_of(slug), by=by))
 
 
 @router.post(
@@ -165,7 +165,7 @@ def upload_files(request: HttpRequest, slug: str, files: File[list[UploadedFile]
     """Stores the files and queues their indexing. Files that are no pictures are skipped, with the reason. Needs the
     role curator."""
     by = allow(request, "curate", "write")
-    return 202, add_uploads(collection_of(slug), files, by)
+    return Status(202, add_uploads(collection_of(slug), files, by))
 
 
 @router.get("/{slug}/ingests", response=IngestList, summary="Past and open ingests", operation_id="list_ingests")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from django.http import HttpRequest
-from ninja import Schema
+from ninja import Schema, Status
 from pydantic import Field
 
 from .. import health as watch
@@ -35,4 +35,4 @@ class HealthOut(Schema):
 def health(request: HttpRequest) -> object:
     """503 when the database cannot be used; 200 otherwise, with what is amiss in it."""
     found = watch.health()
-    return (503 if found.status == "down" else 200), found
+    return Status(503 if found.status == "down" else 200, found)

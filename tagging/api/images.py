@@ -10,7 +10,7 @@ from typing import Any, Literal
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from ninja import Query, Schema
-from pydantic import Field
+from pydantic import Field, StrictInt, StrictStr
 
 from ..actions import review
 from ..actions.tags import resolve_tags
@@ -25,7 +25,7 @@ from .proposals import ProposalOut
 from .router import Router
 
 router = Router(tags=["images"])
-Id = int | str
+Id = StrictInt | StrictStr
 
 
 class TagOn(Schema):

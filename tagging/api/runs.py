@@ -9,7 +9,7 @@ from typing import Any, Literal
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from ninja import Schema
+from ninja import Schema, Status
 from pydantic import Field
 
 from prompts.models import PromptVersion
@@ -106,7 +106,7 @@ def _shown(rows: Sequence[Run]) -> list[dict[str, Any]]:
     shown = []
     for run in rows:
         p = found[run.pk]
-        counts = {"ok": p.ok, "empty": p.empty, "error": p.error, "cached": p.cached, "waiting": p.total - p.done}
+        counts = {"ok": p.ok, "empty": p.empty, "error": p.error, "cached": p.cached, "waiting": p.left}
         shown.append(
             {
                 **{name: getattr(run, name) for name in (*names, *times)},
@@ -166,7 +166,7 @@ def start_run(request: HttpRequest, payload: RunIn) -> object:
         priority=payload.priority,
         by=by,
     )
-    return 201, _shown([_run(run.pk)])[0]
+    return Status(201, _shown([_run(run.pk)])[0])
 
 
 def _images(collection: Collection, given: RunImages) -> QuerySet[ImageAsset]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
-from ninja import Query, Schema
+from ninja import Query, Schema, Status
 from pydantic import Field
 
 from ..actions import tags as vocabulary
@@ -93,7 +93,8 @@ def create_tag(request: HttpRequest, payload: TagIn) -> object:
         parent = vocabulary.resolve_tags([payload.parent], create=False, field="parent").get(payload.parent)
         if parent is None:
             raise ValidationError({"parent": f"There is no tag {payload.parent!r}."})
-    return 201, vocabulary.create_tag(payload.name, category=payload.category, parent=parent, aliases=payload.aliases)
+    made = vocabulary.create_tag(payload.name, category=payload.category, parent=parent, aliases=payload.aliases)
+    return Status(201, made)
 
 
 @router.get("/{int:tag_id}", response=TagOut, summary="One tag", operation_id="get_tag")
@@ -108,7 +109,7 @@ def add_alias(request: HttpRequest, tag_id: int, payload: AliasIn) -> object:
     allow(request, "curate", "write")
     tag = _tag(tag_id)
     vocabulary.add_alias(tag, payload.name)
-    return 201, _tag(tag_id)
+    return Status(201, _tag(tag_id))
 
 
 def _tag(tag_id: int) -> Tag:
