@@ -1,0 +1,122 @@
+"""Real clusters, killed at random: every image ends with exactly one result, whatever dies."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+
+import psutil
+import pytest
+
+from .installation import Installation, family, kill, roles, until
+
+pytestmark = pytest.mark.cluster
+
+IMAGES = 2000
+BAD = tuple(f"{i:05}.jpg" for i in range(7, IMAGES, 250))
+FAILING = tuple(f"{i:05}.jpg" for i in range(13, IMAGES, 250))
+VICTIMS = ("worker", "pusher", "monitor", "sentinel", "main", "tree")
+
+
+def check_ledger(site: Installation, run: int, n: int, errors: int) -> None:
+    """One proposal per image, counters equal to rows, nothing lost or doubled on the way to the tags."""
+    count = "SELECT COUNT(*), COUNT(DISTINCT image_id) FROM tagging_proposal WHERE run_id = ?"
+    assert site.rows(count, run) == [(n, n)]
+    by_state = dict(site.rows("SELECT state, COUNT(*) FROM tagging_proposal WHERE run_id = ? GROUP BY 1", run))
+    assert by_state == {"ok": n - errors, "error": errors}
+    counters = (
+        "SELECT SUM(n_ok), SUM(n_empty), SUM(n_error), MIN(state), MAX(state) FROM tagging_chunk WHERE run_id = ?"
+    )
+    assert [tuple(map(int, r)) for r in site.rows(counters, run)] == [(n - errors, 0, errors, 2, 2)]
+    predictions = "SELECT COUNT(*), COUNT(DISTINCT key) FROM tagging_prediction"
+    assert site.rows(predictions) == [(n - errors, n - errors)]
+    tags = "SELECT COUNT(*) FROM tagging_imagetag WHERE run_id = ? AND state = 1"
+    assert site.value(tags, run) == 5 * (n - errors)
+    held = site.rows("SELECT tag_id, COUNT(*) FROM tagging_imagetag GROUP BY 1 ORDER BY 1")
+    assert site.rows("SELECT tag_id, proposed FROM tagging_tagcount WHERE proposed <> 0 ORDER BY 1") == held
+    shown = "SELECT COUNT(*) FROM tagging_imageasset WHERE proposed_by_id = ? AND proposal_state IN ('ok', 'error')"
+    assert site.value(shown, run) == n
+
+
+def check_log(site: Installation) -> None:
+    text = site.log.read_text()
+    for word in ("Traceback", "IntegrityError", "database is locked", "deadlock detected"):
+        assert word not in text, text[-5000:]
+
+
+class Hosts:
+    """Clusters on pretended hosts, restarted when their main process is gone, as a service manager would."""
+
+    def __init__(self, site: Installation, names: tuple[str, ...]) -> None:
+        self.site = site
+        self.clusters = {name: site.worker(host=name) for name in names}
+        self.everything: set[psutil.Process] = set()
+
+    def tend(self) -> None:
+        for name, child in self.clusters.items():
+            self.everything.update(family(child.pid))
+            if child.poll() is not None:
+                self.clusters[name] = self.site.worker(host=name)
+
+    def complete(self, name: str) -> dict[str, int]:
+        """All processes of a cluster, once they are there."""
+
+        def look() -> dict[str, int]:
+            self.tend()
+            return roles(self.clusters[name].pid)
+
+        return until(look, f"the cluster on {name} is complete")
+
+    def kill(self, name: str, victim: str) -> None:
+        there = self.complete(name)
+        kill(*(there.values() if victim == "tree" else [there[victim]]))
+
+    def stop(self) -> None:
+        """One SIGTERM each; nothing may be left."""
+        self.tend()
+        for child in self.clusters.values():
+            child.send_signal(signal.SIGTERM)
+        for child in self.clusters.values():
+            assert child.wait(60) == 0
+        _, alive = psutil.wait_procs([p for p in self.everything if p.pid != os.getpid()], timeout=10)
+        assert not alive
+
+
+def test_kills_in_mid_run_and_when_idle_lose_and_double_nothing(installation):
+    site, seed = installation, random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    hosts = Hosts(site, ("one", "two") if site.database else ("one",))
+    for name in hosts.clusters:
+        hosts.complete(name)
+    run = site.run(
+        IMAGES, bad=BAD, failing=FAILING, image_ms=4, prepare_ms=1, load_seconds=0.2, batch=16, out_of_memory_over=12
+    )
+    victims = dice.sample(VICTIMS, len(VICTIMS))
+    killed = []
+    for victim in victims:
+        began, before = time.monotonic(), site.done(run)
+        until(lambda: hosts.tend() or site.done(run) > before, f"the run goes on after {killed}")  # noqa: B023
+        time.sleep(max(0.0, dice.uniform(0.2, 1.5) - (time.monotonic() - began)))
+        if site.state(run) == "done":
+            break
+        name = dice.choice(list(hosts.clusters))
+        hosts.kill(name, victim)
+        killed.append(victim)
+    assert len(killed) >= 3, "the run was over too soon to be worth killing"
+    until(lambda: hosts.tend() or site.state(run) != "running", "the run ends")
+    assert site.state(run) == "done"
+    check_ledger(site, run, IMAGES, len(BAD) + len(FAILING))
+    computed = site.called("c")
+    print(f"killed {killed}; {len(computed) - len(set(computed))} of {IMAGES} images computed more than once")
+    for victim in ("worker", dice.choice(["pusher", "monitor", "sentinel"])):
+        for name in hosts.clusters:
+            hosts.kill(name, victim)
+            until(lambda: roles(hosts.clusters[name].pid), "the cluster is back")  # noqa: B023
+        again = site.run(20, shown=False, variant=victim)
+        site.wait(again)
+        assert site.done(again) == 20
+    hosts.stop()
+    check_log(site)
