@@ -26,13 +26,13 @@ class Resident:
     """A loaded model."""
 
     key: str
-    label: str
+    slug: str
     adapter: Adapter
     load_seconds: float
     since: float = field(default_factory=time.monotonic)
 
     def as_dict(self) -> dict[str, object]:
-        return {"model": self.label, "provider": self.adapter.provider, "load_seconds": round(self.load_seconds, 2)}
+        return {"slug": self.slug, "provider": self.adapter.provider, "load_seconds": round(self.load_seconds, 2)}
 
 
 class Residency:
@@ -42,7 +42,7 @@ class Residency:
         self.capacity = capacity
         self._models: OrderedDict[str, Resident] = OrderedDict()
 
-    def get(self, key: str, label: str, build: Callable[[], Adapter]) -> Resident:
+    def get(self, key: str, slug: str, build: Callable[[], Adapter]) -> Resident:
         """The model of that key, loaded; room is made first. Whatever `load()` raises goes through, nothing is kept."""
         found = self._models.get(key)
         if found:
@@ -57,8 +57,8 @@ class Residency:
             adapter.unload()
             free_memory()
             raise
-        found = self._models[key] = Resident(key, label, adapter, time.monotonic() - began)
-        log.info("loaded %s on %s in %.1f s", label, adapter.provider or "its device", found.load_seconds)
+        found = self._models[key] = Resident(key, slug, adapter, time.monotonic() - began)
+        log.info("loaded %s on %s in %.1f s", slug, adapter.provider or "its device", found.load_seconds)
         return found
 
     def __contains__(self, key: str) -> bool:
@@ -68,7 +68,7 @@ class Residency:
         """Unload the least recently used until `keep` are left."""
         while len(self._models) > keep:
             _, gone = self._models.popitem(last=False)
-            log.info("unloading %s", gone.label)
+            log.info("unloading %s", gone.slug)
             gone.adapter.unload()
             del gone
             free_memory()

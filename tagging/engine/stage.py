@@ -84,7 +84,7 @@ class Stage:
 
     def resident(self) -> residency.Resident:
         """The loaded model. Raises what `load()` raises."""
-        return residency.MODELS.get(self.model_key, self.label, lambda: self.adapter_class(self.config))
+        return residency.MODELS.get(self.model_key, self.channel.adapter.slug, lambda: self.adapter_class(self.config))
 
     def loaded(self, adapter: Adapter) -> None:
         """Labels that are known only once the weights are there."""
