@@ -6,16 +6,13 @@ import uuid
 from typing import Literal
 
 from . import queue
-from .models import IngestJob
 
 
 def ingest(job_id: int) -> None:
     """One slice of an IngestJob; rings again while there is more to do."""
-    from .actions.ingest import SLICE, TASK, run_ingest
+    from .actions.ingest import SLICE, run_ingest
 
-    job = run_ingest(job_id, seconds=SLICE)
-    if job.state == IngestJob.State.RUNNING and not job.owner:
-        queue.defer(TASK, job_id)
+    run_ingest(job_id, seconds=SLICE)
 
 
 @queue.register_sweep
@@ -50,6 +47,23 @@ def bulk(
         return
     images = filtered(collection, ImageFilter.parse(QueryDict(query)))
     decide(images, by=by, verb=verb, tag_names=tags, min_score=min_score, batch=uuid.UUID(batch))
+
+
+def recompute(job_id: int) -> None:
+    """One slice of a RecomputeJob; rings again while there is more to do."""
+    from .actions.recompute import SLICE_SECONDS, TASK, run_recompute
+
+    job = run_recompute(job_id, seconds=SLICE_SECONDS)
+    if job.state == job.State.RUNNING and not job.owner:
+        queue.defer(TASK, job_id)
+
+
+@queue.register_sweep
+def sweep_recomputes() -> None:
+    """Ring again for recomputes whose doorbell was lost or whose owner died."""
+    from .actions.recompute import sweep
+
+    sweep()
 
 
 def drain(name: str) -> None:

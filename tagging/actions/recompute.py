@@ -1,0 +1,243 @@
+"""Recompute: a policy version applied to what a run predicted, in the background, resumable, with a summary.
+
+Old proposals stay as history (`ProposalRevision`), reviewed truth is never touched, nothing is inferred.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from django.contrib.auth.models import AbstractBaseUser
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from prompts.models import WordlistVersion
+
+from .. import queue
+from ..adapters.base import ModelUnavailable
+from ..engine import reproposing, vocabulary
+from ..engine.owners import owner_alive, owner_id
+from ..engine.propose import compiled_policy
+from ..engine.reproposing import Reproposer
+from ..models import Collection, PolicyVersion, Proposal, RecomputeJob, Run
+from .policies import compile_checked
+from .runs import NotNow
+
+State = RecomputeJob.State
+TASK = "tagging.tasks.recompute"
+#: a task works this long, then rings again, so that other work gets its turn
+SLICE_SECONDS = 20.0
+LEASE = timedelta(seconds=90)
+#: how many tags a summary keeps: the most frequent
+SUMMARY_TAGS = 2000
+
+
+def start_recompute(run: Run, policy_version: PolicyVersion, *, by: AbstractBaseUser | None = None) -> RecomputeJob:
+    """Queue a policy version for all proposals of a run; the open job where the same is under way.
+
+    NotNow while the run still works, or while another policy is being applied to it.
+    """
+    run.refresh_from_db(fields=["state"])
+    if run.state == Run.State.RUNNING:
+        raise NotNow(f"{run} is still running: wait until it is done, or pause it.")
+    try:
+        with transaction.atomic():
+            job = RecomputeJob.objects.create(
+                run=run,
+                policy_version=policy_version,
+                n_total=Proposal.objects.filter(run=run).count(),
+                created_by=by,  # type: ignore[misc]
+            )
+    except IntegrityError:
+        found = RecomputeJob.objects.filter(run=run, state__in=RecomputeJob.OPEN).first()
+        if found is None:
+            raise
+        if found.policy_version_id != policy_version.pk:
+            raise NotNow(f"{found.policy_version} is being applied to {run}: wait or cancel it.") from None
+        job = found
+    queue.defer(TASK, job.pk)
+    return job
+
+
+def cancel_recompute(job: RecomputeJob) -> None:
+    """Stop after the slice in work; what was recomputed stays. NotNow when it is over."""
+    over = RecomputeJob.objects.filter(pk=job.pk, state__in=RecomputeJob.OPEN).update(
+        state=State.CANCELLED, token=F("token") + 1, owner="", lease_until=None, finished_at=timezone.now()
+    )
+    if not over:
+        raise NotNow("This recompute is over already.")
+    job.refresh_from_db()
+
+
+def run_recompute(
+    job_id: int, *, seconds: float | None = None, report: Callable[[RecomputeJob], None] | None = None
+) -> RecomputeJob:
+    """Do the work of a job, or of the first `seconds` of what is left; the job as it is then.
+
+    Nothing happens when it is over or another process works on it.
+    """
+    job = _claim(job_id)
+    if job is None:
+        return RecomputeJob.objects.get(pk=job_id)
+    end = None if seconds is None else time.monotonic() + seconds
+    try:
+        policy = compiled_policy(job.policy_version_id)
+        reproposer = Reproposer(job.run, policy)
+    except (ModelUnavailable, ValueError) as error:
+        _finish(job, State.FAILED, str(error))
+        return job
+    if not job.n_done:
+        job.n_total = Proposal.objects.filter(run=job.run).count()
+    while _step(job, reproposer):
+        if report:
+            report(job)
+        if end is not None and time.monotonic() >= end:
+            _held(job).update(owner="", lease_until=None)
+            break
+    job.refresh_from_db()
+    return job
+
+
+def _held(job: RecomputeJob) -> Any:
+    """The job's row as long as it is ours."""
+    return RecomputeJob.objects.filter(pk=job.pk, token=job.token, state=State.RUNNING)
+
+
+def _claim(job_id: int) -> RecomputeJob | None:
+    job = RecomputeJob.objects.select_related("run__recipe", "policy_version").filter(pk=job_id).first()
+    if job is None or job.state not in RecomputeJob.OPEN or _alive(job):
+        return None
+    taken = RecomputeJob.objects.filter(pk=job.pk, token=job.token, state=job.state).update(
+        state=State.RUNNING, owner=owner_id(), token=F("token") + 1, lease_until=timezone.now() + LEASE, error=""
+    )
+    if not taken:
+        return None
+    job.token += 1
+    job.state = State.RUNNING
+    return job
+
+
+def _alive(job: RecomputeJob) -> bool:
+    """Does somebody who lives work on it?"""
+    if job.state != State.RUNNING or not job.owner:
+        return False
+    return bool(job.lease_until and job.lease_until > timezone.now()) and owner_alive(job.owner) is not False
+
+
+def _step(job: RecomputeJob, reproposer: Reproposer) -> bool:
+    """One slice, computed and then written at once with the cursor. False when the job is over or no longer ours."""
+    began = time.perf_counter()
+    rows = reproposer.rows(job.cursor, reproposing.SLICE)
+    if not rows:
+        _finish(job, State.DONE)
+        return False
+    part = reproposer.apply(rows)
+    for attempt in range(3):
+        shown = reproposing.prepare_shown(job.run, reproposer, part.changes)
+        try:
+            with transaction.atomic():
+                values = _progress(job, part, time.perf_counter() - began)
+                if not _held(job).update(**values, lease_until=timezone.now() + LEASE):
+                    return False
+                reproposing.write(job.run, job.pk, job.policy_version_id, part, shown)
+            break
+        except IntegrityError:  # a tag was merged or deleted by a person meanwhile
+            if attempt == 2:
+                raise
+            vocabulary.forget()
+    for name, value in values.items():
+        setattr(job, name, value)
+    return True
+
+
+def _progress(job: RecomputeJob, part: reproposing.Slice, seconds: float) -> dict[str, Any]:
+    return {
+        "cursor": part.last,
+        "n_total": max(job.n_total, job.n_done + part.done),
+        "n_done": job.n_done + part.done,
+        "n_changed": job.n_changed + len(part.changes),
+        "n_skipped": job.n_skipped + part.skipped,
+        "tags_before": job.tags_before + part.tags_before,
+        "tags_after": job.tags_after + part.tags_after,
+        "gained": _top(Counter(job.gained) + part.gained),
+        "lost": _top(Counter(job.lost) + part.lost),
+        "seconds": job.seconds + seconds,
+    }
+
+
+def _top(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:SUMMARY_TAGS])
+
+
+def _finish(job: RecomputeJob, state: str, error: str = "") -> None:
+    _held(job).update(state=state, error=error, owner="", lease_until=None, finished_at=timezone.now())
+    job.refresh_from_db()
+
+
+def sweep() -> None:
+    """Ring again for jobs that wait or whose owner died."""
+    fresh = timezone.now() - timedelta(minutes=1)
+    for job in RecomputeJob.objects.filter(state__in=RecomputeJob.OPEN, created_at__lt=fresh).order_by("pk"):
+        if not _alive(job):
+            queue.defer(TASK, job.pk)
+
+
+# -- before saving ---------------------------------------------------------------------------------------------------
+@dataclass
+class Preview:
+    """What a policy would change, on the first proposals of a run. Nothing is written."""
+
+    n_images: int = 0
+    n_changed: int = 0
+    tags_before: int = 0
+    tags_after: int = 0
+    gained: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+    examples: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def preview(
+    run: Run, spec: Mapping[str, Any], lists: Iterable[WordlistVersion] = (), *, limit: int = 500, examples: int = 24
+) -> Preview:
+    """What rules and lists that are not saved yet would change in a run, with the images where the most changes.
+
+    ValidationError as `policies.compile_checked`, and under "run" where its adapter cannot be used here.
+    """
+    policy = compile_checked(spec, lists)
+    try:
+        reproposer = Reproposer(run, policy)
+    except ModelUnavailable as error:
+        raise ValidationError({"run": str(error)}) from None
+    part = reproposer.apply(reproposer.rows(0, min(limit, 4000)))
+    changes = sorted(part.changes, key=lambda c: (-len(set(c.old) ^ set(c.new)), c.row.id))[:examples]
+    return Preview(
+        n_images=part.done - part.skipped,
+        n_changed=len(part.changes),
+        tags_before=part.tags_before,
+        tags_after=part.tags_after,
+        gained=_top(part.gained),
+        lost=_top(part.lost),
+        examples=[
+            {
+                "image": c.row.image_id,
+                "gained": [n for n in c.new if n not in set(c.old)],
+                "lost": [n for n in c.old if n not in set(c.new)],
+                "caption": c.caption if c.caption != c.row.caption else "",
+            }
+            for c in changes
+        ],
+        problems=list(policy.problems),
+    )
+
+
+def runs_of(collection: Collection) -> list[Run]:
+    """The runs of a collection that a policy can be applied to: those that are not running, newest first."""
+    return list(collection.runs.exclude(state=Run.State.RUNNING).order_by("-pk"))
