@@ -8,6 +8,7 @@ IWTAG_MODELS_DIRS     folders with local models, separated like PATH
 IWTAG_ALLOWED_HOSTS   host names that may be asked for, comma-separated (localhost and IWTAG_HOST)
 IWTAG_TRUSTED_ORIGINS https://… origins behind a proxy, comma-separated
 IWTAG_INGEST_ROOTS    folders that collections may lie in, separated like PATH (any folder by default)
+IWTAG_MAX_PIXELS      pictures with more pixels are not decoded (400000000)
 IWTAG_STORAGE         dotted path of a Django storage class for thumbnails, uploads, exports (files in the data folder)
 IWTAG_STORAGE_OPTIONS its options as JSON, e.g. {"bucket_name": "photos"}
 DATABASE_URL          postgres://user:password@host:5432/name (SQLite in the data folder)
@@ -54,6 +55,7 @@ if IWTAG_HOST in ("0.0.0.0", "::"):
 CSRF_TRUSTED_ORIGINS = env.list("IWTAG_TRUSTED_ORIGINS", default=[])
 IWTAG_MODELS_DIRS = [Path(p) for p in env.str("IWTAG_MODELS_DIRS", default="").split(os.pathsep) if p]
 IWTAG_INGEST_ROOTS = [Path(p) for p in env.str("IWTAG_INGEST_ROOTS", default="").split(os.pathsep) if p]
+IWTAG_MAX_PIXELS = env.int("IWTAG_MAX_PIXELS", default=400_000_000)
 
 INSTALLED_APPS = [
     "iwtag_site.apps.AdminConfig",

@@ -177,6 +177,8 @@ def run_ingest(
     job.refresh_from_db()
     if job.state not in IngestJob.OPEN:
         _ring_next(job.collection)
+    elif not job.owner:
+        queue.defer(TASK, job.pk)
     return job
 
 

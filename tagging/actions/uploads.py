@@ -129,7 +129,7 @@ def unpack(ledger: Ledger) -> None:
         _forget(ledger)
         raise BadArchive(f"The zip holds no picture that could be unpacked: {ledger.notes[0] if ledger.notes else ''}")
     ledger.tally.skipped += left_out
-    ledger.write(archive="")
+    ledger.write(archive="", cursor=ledger.checkpoint())
     default_storage.delete(name)
 
 

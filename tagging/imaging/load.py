@@ -7,6 +7,7 @@ of the memory; `MAX_PIXELS` and `MAX_BYTES` take its place.
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -20,8 +21,8 @@ from PIL import AvifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError,
 
 from . import colour, exif, kinds
 
-#: Pictures with more pixels than this are refused whatever their format.
-MAX_PIXELS = 400_000_000
+#: Pictures with more pixels than this are refused whatever their format. Read here, for adapters know no settings.
+MAX_PIXELS = int(os.environ.get("IWTAG_MAX_PIXELS") or 400_000_000)
 #: Pictures whose decoding needs more bytes of memory than this are refused; together, all threads stay below it too.
 MAX_BYTES = 1024 * 1024 * 1024
 

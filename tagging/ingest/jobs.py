@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -79,7 +79,8 @@ class Ledger:
 
     def __init__(self, job: IngestJob, report: Callable[[IngestJob], None] | None = None) -> None:
         self.job = job
-        self.tally = Tally(**{f.name: getattr(job, f.name) for f in fields(Tally)})
+        # not the columns: what a process counted that died after the last checkpoint will be counted again
+        self.tally = Tally(**job.cursor.get("tally", {}))
         self.notes: list[str] = list(job.notes)
         self.total = job.total
         self._report = report
@@ -123,9 +124,13 @@ class Ledger:
         if self._report:
             self._report(self.job)
 
-    def release(self, cursor: dict[str, Any]) -> None:
+    def checkpoint(self, walk: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What the next process goes on from, in `cursor`: where the walk was cut, what was counted so far."""
+        return {"walk": walk, "tally": asdict(self.tally)}
+
+    def release(self, walk: dict[str, Any]) -> None:
         """End of a slice: the job stays running, but belongs to nobody until the next token is drained."""
-        self.write(owner="", cursor=cursor)
+        self.write(owner="", cursor=self.checkpoint(walk))
 
     def finish(self, state: str, error: str = "") -> None:
         # the rate of the whole job is what is worth keeping

@@ -59,7 +59,7 @@ def examine(tree: Tree, found: Found, known: Known | None) -> Outcome:
                 stream if data is None else data,
                 min_side=thumbnails.DECODE_SIDE,
                 name=found.path,
-                max_pixels=getattr(settings, "IWTAG_MAX_PIXELS", None),
+                max_pixels=settings.IWTAG_MAX_PIXELS,
             )
     except FileNotFoundError:
         outcome.gone = True

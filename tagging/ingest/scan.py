@@ -6,6 +6,7 @@ files are in hand, and no transaction is open while a file is touched.
 
 from __future__ import annotations
 
+import logging
 import os
 import posixpath
 import threading
@@ -21,6 +22,8 @@ from ..imaging.walk import Cursor, Found, Tree
 from ..models import ImageAsset
 from .jobs import Ledger
 from .reading import Known, Outcome, examine
+
+log = logging.getLogger(__name__)
 
 #: Paths per comparison with the database; images per transaction at most.
 BATCH = 512
@@ -73,7 +76,8 @@ class Scan:
 
     def run(self) -> Cursor | None:
         """None when everything was looked at; where to go on when the time was over."""
-        cursor = Cursor(**self.ledger.job.cursor) if self.ledger.job.cursor else None
+        walk = self.ledger.job.cursor.get("walk")
+        cursor = Cursor(**walk) if walk else None
         if cursor:
             self._again, self._cut = cursor.files, cursor.folder
         skipped = self.tally.skipped
@@ -284,6 +288,7 @@ class Counter:
         self._stop.set()
 
     def _count(self) -> None:
-        total = self._tree.count(self._stop)
-        if total is not None:
-            self._ledger.total = total
+        try:
+            self._ledger.total = self._tree.count(self._stop)
+        except Exception as error:  # the walk that does the work will say what is wrong
+            log.debug("counting stopped: %s", error)

@@ -203,6 +203,7 @@ def test_problems_name_themselves(data, text):
         decode(data, min_side=200)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "DNG"])
 def test_no_damage_raises_anything_else(format):
     """Cut and garbled anywhere, a file is a picture or an ImageProblem."""

@@ -330,14 +330,19 @@ def test_newly_excluded_files_count_as_missing(folder):
     assert len(paths(missing_since=None)) == 3
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_folder_that_cannot_be_read_marks_nothing_missing(folder):
+def test_a_folder_that_cannot_be_read_marks_nothing_missing(folder, monkeypatch):
     run(folder)
-    (folder / "trip").chmod(0)
-    try:
-        run(folder)
-    finally:
-        (folder / "trip").chmod(0o755)
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("trip"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    run(folder)
+    assert counts() == {"unchanged": 1}
+    assert last().notes == ["trip: the folder cannot be read (Permission denied)."]
     assert paths(missing_since__isnull=False) == []
 
 
@@ -427,6 +432,31 @@ def test_a_job_whose_owner_died_is_taken_up_again(folder, rung):
     assert rung == [("tagging.tasks.ingest", job.pk)]
     assert ingest.run_ingest(job.pk).state == "done"
     assert len(paths()) == 3
+
+
+@pytest.mark.parametrize("seconds", [None, 0.0])
+def test_a_kill_in_the_middle_neither_loses_nor_doubles_anything(folder, monkeypatch, seconds):
+    for i in range(20):
+        write(folder / f"{i}.jpg", files.jpeg(seed=i))
+    monkeypatch.setattr(scan, "STORE", 2)
+    monkeypatch.setattr(scan, "BATCH", 4)
+    job = ingest.start_ingest(ingest.create_collection(name="Trip", root=str(folder)))
+
+    def die(running):
+        if ImageAsset.objects.count() >= deaths[0]:
+            deaths.pop(0)
+            raise KeyboardInterrupt  # as abrupt for the job's row as SIGKILL: nothing more is written
+
+    deaths, died = [3, 9, 9, 13, 99], 0
+    while (job := IngestJob.objects.get()).state in IngestJob.OPEN:
+        try:
+            ingest.run_ingest(job.pk, report=die, seconds=seconds)
+        except KeyboardInterrupt:
+            died += 1
+            IngestJob.objects.update(owner="gone|1|1", lease_until=timezone.now() - timedelta(seconds=1))
+    assert (job.state, died) == ("done", 4)
+    assert job.seen == 23
+    assert len(paths(missing_since=None)) == ImageAsset.objects.count() == 23
 
 
 def test_the_sweeper_rings_for_a_lost_bell_but_not_each_minute(folder, rung):
