@@ -65,7 +65,7 @@ def main() -> None:
             page.press("input[name=password]", "Enter")
             page.wait_for_load_state("networkidle")
             for name, path in addresses(page, options.base).items():
-                if not options.all and name not in DOCS or options.only and name not in options.only:
+                if (not options.all and name not in DOCS) or (options.only and name not in options.only):
                     continue
                 page.goto(options.base + path)
                 page.wait_for_load_state("networkidle")
