@@ -170,6 +170,8 @@ def _plan_texts(packet: Packet, wanted: Wanted, last: Mapping[str, Sequence[str]
     for prop, after in texts:
         before = packet.text(prop)
         ours = list(last.get(str(prop), ()))
+        if not after and before not in ours:
+            continue  # nothing to say, and nothing of ours to take back
         if before and before != after and style.mode != "replace_own" and before not in ours:
             result.notes.append(f"{prop} was written by someone else and is left as it is")
             after = before

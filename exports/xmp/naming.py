@@ -41,38 +41,50 @@ def is_raw(name: str) -> bool:
     return PurePath(name).suffix.lower().lstrip(".") in RAW
 
 
-def sidecars(image: str, siblings: Iterable[str], profile: Profile, twins: Twins = "exact") -> Sidecars:
-    """The sidecars of `image` (a file name) in a folder that holds `siblings` (file names).
+class Folder:
+    """The file names of one folder, ready to be asked about many of its images."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = {_key(name): name for name in names}
+        self._by_stem: dict[str, list[str]] = {}
+        for key, name in self._names.items():
+            if not key.endswith(".xmp"):
+                self._by_stem.setdefault(_key(PurePath(name).stem), []).append(name)
+
+    def find(self, name: str) -> str | None:
+        """The name as it is spelled there; None when it is not there."""
+        return self._names.get(_key(name))
+
+    def twins(self, image: str) -> list[str]:
+        """Other files, sidecars left out, that share the image's stem."""
+        return [n for n in self._by_stem.get(_key(PurePath(image).stem), ()) if _key(n) != _key(image)]
+
+
+def sidecars(image: str, folder: Folder, profile: Profile, twins: Twins = "exact") -> Sidecars:
+    """The sidecars of `image` (a file name) in its folder.
 
     `twins` says what to do where a RAW and another image share a stem, because `base.xmp` would then speak for both:
     "shared" writes it all the same, "exact" uses `base.ext.xmp`, "jpeg_only" leaves the RAW without one.
     """
     stem, suffix = PurePath(image).stem, PurePath(image).suffix
     short, long = f"{stem}.xmp", f"{image}.xmp"
-    here = {_key(name): name for name in siblings}
-    twin = [
-        name
-        for key, name in here.items()
-        if key != _key(image) and _key(PurePath(name).stem) == _key(stem) and not key.endswith(".xmp")
-    ]
-    if twin and twins == "jpeg_only" and is_raw(image):
-        return Sidecars((), (), refused=f"{image} has the twin {twin[0]}, which carries the keywords")
-    there = {form: here[_key(form)] for form in (short, long) if _key(form) in here}
-    if short in there and twin and twins != "shared":
-        del there[short]  # it may speak for the twin
+    others = folder.twins(image)
+    if others and twins == "jpeg_only" and is_raw(image):
+        return Sidecars((), (), refused=f"{image} has the twin {others[0]}, which carries the keywords")
+    apart = bool(others) and twins != "shared"
+    there = [found for name in (short, long) if (found := folder.find(name)) and not (apart and name == short)]
     if there:
-        names = tuple(there.values())
-        warning = "two sidecars: both are written" if len(names) == 2 else ""
-        return Sidecars(names, (True,) * len(names), warning)
+        warning = "two sidecars: both are written" if len(there) == 2 else ""
+        return Sidecars(tuple(there), (True,) * len(there), warning)
     if profile == "both":
-        wanted: tuple[str, ...] = (long,) if twin and twins != "shared" else (short, long)
+        wanted: tuple[str, ...] = (long,) if apart else (short, long)
     elif profile in _SHORT:
-        wanted = (long,) if twin and twins != "shared" else (short,)
+        wanted = (long,) if apart else (short,)
     else:
         wanted = (long,)
     warning = ""
     if profile == "lightroom" and not is_raw(image):
         warning = f"Lightroom reads no sidecar beside {suffix.upper().lstrip('.') or 'this file'}"
-    elif twin and wanted == (long,) and profile in _SHORT:
-        warning = f"{twin[0]} shares the stem: {long} is used so that it does not speak for both"
+    elif apart and profile in _SHORT:
+        warning = f"{others[0]} shares the stem: {long} is used so that it does not speak for both"
     return Sidecars(wanted, (False,) * len(wanted), warning)

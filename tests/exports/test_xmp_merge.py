@@ -106,6 +106,17 @@ def test_a_caption_of_someone_else_is_left():
     assert "left as it is" in plan.notes[0]
 
 
+def test_our_caption_goes_when_the_truth_has_none():
+    packet = Packet.new()
+    plan = fields.plan(packet, fields.Wanted(caption="A dog"), {}, fields.Style())
+    fields.apply(packet, plan)
+    later = fields.plan(packet, fields.Wanted(caption=""), plan.written, fields.Style())
+    assert fields.apply(packet, later)
+    assert packet.text(fields.DESCRIPTION) == ""
+    packet.set_text(fields.DESCRIPTION, "Someone's")
+    assert not fields.plan(packet, fields.Wanted(caption=""), plan.written, fields.Style()).changed
+
+
 @pytest.mark.parametrize("word", ["two\nlines", "\x00", "bad\uffff", "\ud800", "  "])
 def test_words_no_field_can_hold_are_refused(word):
     with pytest.raises(fields.UnwritableWord):
@@ -126,8 +137,8 @@ def test_words_no_field_can_hold_are_refused(word):
     ],
 )
 def test_which_sidecar(image, siblings, profile, twins, names):
-    assert naming.sidecars(image, siblings, profile, twins).names == names
+    assert naming.sidecars(image, naming.Folder(siblings), profile, twins).names == names
 
 
 def test_lightroom_and_a_jpeg_is_warned_about():
-    assert "reads no sidecar" in naming.sidecars("a.jpg", ["a.jpg"], "lightroom").warning
+    assert "reads no sidecar" in naming.sidecars("a.jpg", naming.Folder(["a.jpg"]), "lightroom").warning
