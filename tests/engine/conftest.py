@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -24,9 +26,26 @@ def fake(tmp_path, monkeypatch) -> Iterator[type[Fake]]:
     registry.registered.cache_clear()
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory) -> Path:
+    """An empty, migrated SQLite database to copy."""
+    site = Installation(tmp_path_factory.mktemp("sqlite"))
+    site.python("manage.py", "migrate", "-v0")
+    site.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+    return site.folder / "data" / "db.sqlite3"
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(tmp_path_factory) -> Iterator[str]:
+    """The name of an empty, migrated PostgreSQL database to copy."""
+    with postgres_database() as database:
+        Installation(tmp_path_factory.mktemp("postgres"), database).python("manage.py", "migrate", "-v0")
+        yield database.rsplit("/", 1)[1]
+
+
 @pytest.fixture
-def sqlite(tmp_path) -> Iterator[Installation]:
-    installation = Installation(tmp_path)
+def sqlite(tmp_path, migrated) -> Iterator[Installation]:
+    installation = Installation(tmp_path, migrated=migrated)
     yield installation
     installation.close()
 
@@ -43,13 +62,9 @@ def installation(request, tmp_path) -> Iterator[Installation]:
     if request.param == "sqlite":
         yield request.getfixturevalue("sqlite")
         return
-    with postgres_database() as database:
-        if request.param == "postgres":
-            installation = Installation(tmp_path, database)
-            yield installation
-            installation.close()
-            return
-        with redis_database() as broker:
-            installation = Installation(tmp_path, database, broker)
-            yield installation
-            installation.close()
+    with contextlib.ExitStack() as stack:
+        database = stack.enter_context(postgres_database(request.getfixturevalue("migrated_postgres")))
+        broker = stack.enter_context(redis_database()) if request.param == "redis" else ""
+        installation = Installation(tmp_path, database, broker)
+        stack.callback(installation.close)
+        yield installation

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -68,8 +69,8 @@ def unavailable(what: str, error: Exception) -> None:
 
 
 @contextlib.contextmanager
-def postgres_database() -> Iterator[str]:
-    """The address of a new, empty database; it is gone afterwards."""
+def postgres_database(template: str = "template1") -> Iterator[str]:
+    """The address of a new database, made like `template`; it is gone afterwards."""
     import psycopg
 
     name = f"iwtag_test_{uuid.uuid4().hex[:12]}"
@@ -78,7 +79,7 @@ def postgres_database() -> Iterator[str]:
     except psycopg.OperationalError as e:
         unavailable("PostgreSQL", e)
     with admin:
-        admin.execute(f"CREATE DATABASE {name}")
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
             yield f"{POSTGRES.rsplit('/', 1)[0]}/{name}"
         finally:
@@ -108,8 +109,12 @@ def redis_database() -> Iterator[str]:
 class Installation:
     """Data folder, database and broker, and the processes that were started on them."""
 
-    def __init__(self, folder: Path, database: str = "", broker: str = "", **environment: str) -> None:
+    def __init__(self, folder: Path, database: str = "", broker: str = "", migrated: Path | None = None) -> None:
+        """`database` is the address of a PostgreSQL database; else `migrated` is a SQLite database to begin with."""
         self.folder, self.database = folder, database
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        if migrated:
+            shutil.copy(migrated, folder / "data" / "db.sqlite3")
         self.calls = folder / "calls.log"
         self.calls.touch()
         self.log = folder / "processes.log"
@@ -128,10 +133,8 @@ class Installation:
             "IWTAG_FLUSH_SECONDS": "0.3",
             **({"DATABASE_URL": database} if database else {}),
             **({"IWTAG_BROKER_URL": broker} if broker else {}),
-            **environment,
         }
         self.started: list[subprocess.Popen[bytes]] = []
-        self.python("manage.py", "migrate", "-v0")
 
     # -- commands ---------------------------------------------------------------------------------------------------
     def python(self, *args: str) -> str:
