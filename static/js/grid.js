@@ -73,7 +73,7 @@ function show() {
   const n = selected().length;
   const everything = document.getElementById("bulk-scope");
   if (!n) everything.checked = false;
-  bar.hidden = n === 0;
+  bar.toggleAttribute("data-empty", n === 0);
   list.classList.toggle("is-selecting", n > 0);
   document.getElementById("bulk-count").textContent = everything.checked ? "All that match" : `${n} selected`;
   document.body.style.paddingBottom = n ? `${bar.offsetHeight}px` : "";
