@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from django.core.cache import cache
+from django.db import connections
 
 # before Django reads its settings
 os.environ["IWTAG_DATA_DIR"] = tempfile.mkdtemp(prefix="iwtag-test-")
@@ -16,6 +17,14 @@ for name in ("IWTAG_BROKER_URL", "IWTAG_HOST", "IWTAG_PORT", "IWTAG_MODELS_DIRS"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings):
+    """SQLite in a file, as in real life: in memory, the threads of a live server lock each other's tables."""
+    default = connections["default"]
+    if default.vendor == "sqlite":
+        default.settings_dict["TEST"]["NAME"] = os.path.join(os.environ["IWTAG_DATA_DIR"], "test.sqlite3")
 
 
 @pytest.fixture(autouse=True)

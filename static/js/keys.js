@@ -35,7 +35,8 @@ function openHelp() {
   const dialog = document.getElementById("keys");
   const list = dialog.querySelector("dl");
   const rows = new Map();
-  for (const element of document.querySelectorAll("[data-key]")) {
+  const rank = (element) => Number(element.dataset.keyRank || 50); // the order of the list; else that of the page
+  for (const element of [...document.querySelectorAll("[data-key]")].sort((a, b) => rank(a) - rank(b))) {
     if (visible(element)) rows.set(labelOf(element), [...new Set([...(rows.get(labelOf(element)) || []), ...keysOf(element)])]);
   }
   rows.set("Show these keys", ["?"]);

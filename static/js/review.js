@@ -25,8 +25,14 @@ function say(text, tone = "quiet") {
 }
 
 function complain(text, retry) {
+  note(text, "error", retry);
+  say("Not saved", "error");
+}
+
+function note(text, tone, retry) {
   const box = document.getElementById("problem");
-  if (!box) { say(text, "error"); return; }
+  if (!box) return;
+  box.dataset.tone = tone;
   const message = document.createElement("span");
   message.className = "grow";
   message.textContent = text;
@@ -40,7 +46,6 @@ function complain(text, retry) {
     box.append(button);
   }
   box.hidden = false;
-  say("Not saved", "error");
 }
 
 function quiet() {
@@ -111,10 +116,9 @@ function saved(data) {
   }
   if (data.progress) swap("#progress", data.progress);
   if (data.conflicts) {
-    complain(data.conflicts === 1
+    note(data.conflicts === 1
       ? "Somebody else changed a tag meanwhile: it is marked."
-      : `Somebody else changed ${data.conflicts} tags meanwhile: they are marked.`);
-    say("Saved; somebody else changed tags meanwhile", "warning");
+      : `Somebody else changed ${data.conflicts} tags meanwhile: they are marked.`, "warning");
   }
   refreshMore();
 }

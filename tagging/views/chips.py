@@ -36,19 +36,26 @@ def chips(rows: Iterable[TagRow], *, editable: bool, conflicts: Container[int] =
 
     Editable chips are submit buttons of the form "decide"; the first nine carry their number as key.
     """
-    ordered = sorted(rows, key=lambda row: (_ORDER.get(row.category, 0), row.category))  # stable within a category
-    groups = [(category, list(group)) for category, group in groupby(ordered, key=lambda row: row.category)]
+    ordered = sorted(rows, key=_group)  # stable within a group
+    groups = [(title, list(group)) for (_, title), group in groupby(ordered, key=_group)]
     html: list[str] = []
     number = 0
-    for category, group in groups:
+    for title, group in groups:
         if len(groups) > 1:
-            html.append(f'<h3 class="chips-title">{escape(category)}</h3>')
+            html.append(f'<h3 class="chips-title">{escape(title)}</h3>')
         html.append('<ul class="chips">')
         for row in group:
             number += 1
             html.append(_chip(row, number if number <= _NUMBERED else 0, editable, row.id in conflicts))
         html.append("</ul>")
     return mark_safe("".join(html))
+
+
+def _group(row: TagRow) -> tuple[int, str]:
+    """Where a tag stands: by category; added ones last, so that adding one does not move the numbers of the others."""
+    if row.state == ImageTag.State.ADDED:
+        return 1, "added"
+    return _ORDER.get(row.category, 0), row.category
 
 
 def _chip(row: TagRow, number: int, editable: bool, conflict: bool) -> str:
@@ -63,7 +70,11 @@ def _chip(row: TagRow, number: int, editable: bool, conflict: bool) -> str:
     inner += f'<span class="chip-state visually-hidden">, {said}</span>'
     if not editable:
         return f'<li><span class="chip" data-state="{state}"{mark}>{inner}</span></li>'
-    key = f' data-key="{number}" aria-keyshortcuts="{number}" data-key-label="Turn a tag off or on"' if number else ""
+    key = (
+        f' data-key="{number}" aria-keyshortcuts="{number}" data-key-rank="7" data-key-label="Turn a tag off or on"'
+        if number
+        else ""
+    )
     hint = f'<kbd aria-hidden="true">{number}</kbd>' if number else ""
     own = ' data-own=""' if row.run_id is None and row.score is None else ""  # no model ever said it
     return (

@@ -29,7 +29,7 @@ class Request(HttpRequest):
     """What a guarded view receives."""
 
     htmx: HtmxDetails
-    user: User  # type: ignore[assignment]
+    user: User
 
 
 def needs(

@@ -16,9 +16,11 @@ from django.utils import timezone
 from ..actions import review as actions
 from ..actions.access import may
 from ..actions.tags import search_tags
+from ..filters import ImageFilter
 from ..models import Channel, Collection, ImageAsset, Proposal, Run, TagEdit
-from ..queries import ImageFilter, previous, tags_of, upcoming
+from ..queries import previous, tags_of, upcoming
 from .chips import chips, probability, seen
+from .filters import words
 from .guard import Request, needs
 from .media import SHOWN_BY_BROWSERS
 from .review_progress import forget, moved, progress_of
@@ -41,6 +43,10 @@ def _address(name: str, *args: Any, f: ImageFilter, **extra: Any) -> str:
     more = "&".join(f"{key}={value}" for key, value in extra.items())
     joined = "&".join(part for part in (query, more) if part)
     return reverse(f"tagging:{name}", args=args) + (f"?{joined}" if joined else "")
+
+
+def _words(f: ImageFilter) -> str:
+    return ", ".join(word.text for word in words(f))
 
 
 def _image(pk: int) -> ImageAsset:
@@ -67,7 +73,8 @@ def queue(request: Request, slug: str) -> HttpResponseBase:
     context = {
         "collection": collection,
         "filter": f,
-        "query": f.query_string(),
+        "filter_words": _words(f),
+        "undo": _address("undo", f=f),
         "at_end": after is not None and not f.review,
         "progress": progress_of(collection),
         "may_curate": may(request.user, "curate"),
@@ -97,8 +104,7 @@ def review(request: Request, pk: int) -> HttpResponseBase:
     )
     context = {
         **_tags_context(request, image),
-        "filter": f,
-        "query": f.query_string(),
+        "filter_words": _words(f),
         "next": following,
         "previous": _address("review", image.pk, f=f, go="previous"),
         "prefetch": [other.sha256 for other in coming if other.sha256],

@@ -175,7 +175,9 @@ def test_decisions_are_only_posted(reviewer: Client, images: list[ImageAsset]) -
 def test_decisions_need_the_token_of_the_page(images: list[ImageAsset]) -> None:
     strict = Client(enforce_csrf_checks=True)
     strict.force_login(User.objects.create_superuser("root"))
-    assert strict.post(url(images[0]), {"verb": "accept"}, **SCRIPT).status_code == 403
+    refused = strict.post(url(images[0]), {"verb": "accept"}, **SCRIPT)
+    assert refused.status_code == 403
+    assert "This page was too old" in refused.content.decode()
     assert states(images[0])["dog"] == State.PROPOSED
 
 
@@ -501,7 +503,7 @@ def test_formats_that_browsers_do_not_draw_are_downloads(
         response = viewer.get(url(images[0], "original"))
         assert response["Content-Type"] == media_type
         assert response["Content-Disposition"].startswith("attachment")
-        response.close()
+        assert b"".join(response.streaming_content) == b"II*"
 
 
 def test_an_original_that_is_gone_is_a_drawing(viewer: Client, images: list[ImageAsset]) -> None:
