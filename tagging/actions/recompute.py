@@ -140,7 +140,7 @@ def _step(job: RecomputeJob, reproposer: Reproposer) -> bool:
         return False
     part = reproposer.apply(rows)
     for attempt in range(3):
-        shown = reproposing.prepare_shown(job.run, reproposer, part.changes)
+        shown = reproposing.prepare_shown(job.run, part.changes)
         try:
             with transaction.atomic():
                 values = _progress(job, part, time.perf_counter() - began)

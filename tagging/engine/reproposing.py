@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,14 +17,14 @@ from django.db.models import TextField
 from django.db.models.functions import Cast
 from django.utils import timezone
 
+from ..actions.counts import Deltas
 from ..adapters.base import AdapterOptions, LabelSet, PackedScores, Reply, ScoredTag
-from ..models import Channel, ImageAsset, Proposal, ProposalRevision, Run
+from ..models import Channel, ImageAsset, ImageTag, Proposal, ProposalRevision, Run
 from ..policy import bulk
 from ..policy.pipeline import CompiledPolicy
 from . import store, vocabulary
-from .propose import Proposer, stored_labels
+from .propose import Proposed, Proposer, stored_labels
 from .stage import Stage
-from .store import Result
 
 #: proposals per transaction: other writers wait this long at most (about a fifth of a second)
 SLICE = 1000
@@ -47,16 +48,29 @@ class Row(NamedTuple):
     text: str
 
 
+class Kept(NamedTuple):
+    """A tag that stays: what is needed to show it."""
+
+    name: str
+    category: str
+    score: float | None
+    ancestors: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class Change:
-    """A proposal that becomes another one. `new` and `old` name the tags that stay."""
+    """A proposal that becomes another one. `old` names the tags that stayed before."""
 
     row: Row
     tags: str
     caption: str
-    state: str
     old: list[str]
     new: list[str]
+    kept: Callable[[], list[Kept]]
+
+    @property
+    def state(self) -> str:
+        return str(Proposal.State.OK if self.new or self.caption else Proposal.State.EMPTY)
 
 
 @dataclass(slots=True)
@@ -118,42 +132,46 @@ class Reproposer:
         for row in rows:
             if row.state == Proposal.State.ERROR or row.prediction_id is None:
                 result.skipped += 1
-                continue
-            found = quick.get(row.id)
-            if found is not None and found.tags == row.tags and not row.caption:
-                result.unchanged.append(row.id)
-                result.tags_before += len(found.names)
-                result.tags_after += len(found.names)
-                continue
-            if found is not None:
-                self._compare(result, row, found.tags, found.names, "")
+            elif (found := quick.get(row.id)) is not None:
+                if found.tags == row.tags and not row.caption:
+                    self._same(result, row, len(found.names))
+                else:
+                    kept = partial(self._kept_of_bulk, row.labels or "", found)
+                    self._compare(result, Change(row, found.tags, "", [], found.names, kept))
             else:
-                proposed = self.propose(row)
+                proposed = self._proposer.propose(_reply(row), stored_labels(row.labels) if row.labels else None)
                 text = json.dumps(proposed.tags_json(), ensure_ascii=False)
-                self._compare(result, row, text, [f.name for f in proposed.kept], proposed.caption)
+                names = [fate.name for fate in proposed.kept]
+                change = Change(row, text, proposed.caption, [], names, partial(_kept, proposed))
+                self._compare(result, change)
         return result
 
-    def propose(self, row: Row) -> Any:
-        """The ordinary pipeline for one proposal."""
-        labels = stored_labels(row.labels) if row.labels else None
-        return self._proposer.propose(_reply(row), labels)
+    def _same(self, result: Slice, row: Row, tags: int) -> None:
+        result.unchanged.append(row.id)
+        result.tags_before += tags
+        result.tags_after += tags
 
-    def result(self, row: Row) -> Result:
-        """As the store takes it, to show it on its image."""
-        return Result(row.image_id, self.propose(row), prediction_id=row.prediction_id)
-
-    def _compare(self, result: Slice, row: Row, tags: str, new: list[str], caption: str) -> None:
+    def _compare(self, result: Slice, change: Change) -> None:
+        row = change.row
         before = json.loads(row.tags)
-        old = [fate[0] for fate in before if fate[3] != "dropped"]
-        result.tags_before += len(old)
-        result.tags_after += len(new)
-        if caption == row.caption and before == json.loads(tags):
-            result.unchanged.append(row.id)
+        change.old = [fate[0] for fate in before if fate[3] != "dropped"]
+        # equal texts are equal; PostgreSQL writes its JSON in its own way
+        if change.caption == row.caption and (row.tags == change.tags or before == json.loads(change.tags)):
+            self._same(result, row, len(change.new))
             return
-        result.gained.update(set(new) - set(old))
-        result.lost.update(set(old) - set(new))
-        state = Proposal.State.OK if new or caption else Proposal.State.EMPTY
-        result.changes.append(Change(row, tags, caption, str(state), old, new))
+        result.tags_before += len(change.old)
+        result.tags_after += len(change.new)
+        old, new = set(change.old), set(change.new)
+        result.gained.update(new - old)
+        result.lost.update(old - new)
+        result.changes.append(change)
+
+    def _kept_of_bulk(self, digest: str, found: bulk.Bulk) -> list[Kept]:
+        prepared = self._bulk[digest]
+        return [
+            Kept(name, prepared.categories[i], score, prepared.ancestors[i])
+            for name, i, score in zip(found.names, found.labels, found.scores, strict=True)
+        ]
 
     def _quick(self, rows: Sequence[Row]) -> dict[int, bulk.Bulk]:
         """Outcomes of proposals that are nothing but scores, found many at once where the rules allow it."""
@@ -165,12 +183,12 @@ class Reproposer:
                 thresholds = self._thresholds(stored_labels(row.labels), row.scores)
                 by_group.setdefault((row.labels, tuple(sorted(thresholds.items()))), []).append(row)
         found: dict[int, bulk.Bulk] = {}
-        for (digest, thresholds), group in by_group.items():
+        for (digest, lowest), group in by_group.items():
             prepared = self._bulk.get(digest)
             if prepared is None:
                 prepared = bulk.BulkPolicy(self._policy, stored_labels(digest), self._source)
                 self._bulk[digest] = prepared
-            outcomes = prepared.apply([row.scores for row in group if row.scores is not None], dict(thresholds))
+            outcomes = prepared.apply([row.scores for row in group if row.scores is not None], dict(lowest))
             found.update((row.id, o) for row, o in zip(group, outcomes, strict=True) if o is not None)
         return found
 
@@ -193,30 +211,40 @@ def _reply(row: Row) -> Reply:
     )
 
 
+def _kept(proposed: Proposed) -> list[Kept]:
+    above = proposed.ancestors
+    return [Kept(f.name, f.category, f.score, above.get(f.original or f.name, ())) for f in proposed.kept]
+
+
 # -- the write -------------------------------------------------------------------------------------------------------
 class Shown(NamedTuple):
-    """What is needed to show changed proposals, prepared before the transaction."""
+    """A changed proposal on an image that shows it, ready to be written: tag id → score."""
 
-    results: dict[int, Result]  # by image
-    tag_ids: dict[str, int]
-
-
-def prepare_shown(run: Run, reproposer: Reproposer, changes: Sequence[Change]) -> Shown:
-    """Results and tag ids of the changed proposals that their images show now. New words become tags here."""
-    ids = [c.row.image_id for c in changes]
-    shown = set(ImageAsset.objects.filter(pk__in=ids, proposed_by=run).values_list("pk", flat=True))
-    results = {c.row.image_id: reproposer.result(c.row) for c in changes if c.row.image_id in shown}
-    names: dict[str, tuple[str, tuple[str, ...]]] = {}
-    for result in results.values():
-        if result.proposed:
-            for fate in result.proposed.kept:
-                names.setdefault(
-                    fate.name, (fate.category, result.proposed.ancestors.get(fate.original or fate.name, ()))
-                )
-    return Shown(results, vocabulary.tag_ids(names))
+    tags: dict[int, float | None]
+    top_score: float | None
+    state: str
+    caption: str
 
 
-def write(run: Run, job_id: int, policy_version_id: int, part: Slice, shown: Shown) -> None:
+def prepare_shown(run: Run, changes: Sequence[Change]) -> dict[int, Shown]:
+    """What goes on the images that show this run now, by image. New words become tags here, before the transaction."""
+    by_image = {change.row.image_id: change for change in changes}
+    showing = ImageAsset.objects.filter(pk__in=list(by_image), proposed_by=run).values_list("pk", flat=True)
+    kept = {pk: by_image[pk].kept() for pk in showing}
+    names = {tag.name: (tag.category, tag.ancestors) for tags in kept.values() for tag in tags}
+    ids = vocabulary.tag_ids(names)
+    return {
+        pk: Shown(
+            {ids[tag.name]: tag.score for tag in reversed(tags) if tag.name in ids},
+            max((tag.score for tag in tags if tag.score is not None), default=None),
+            by_image[pk].state,
+            by_image[pk].caption,
+        )
+        for pk, tags in kept.items()
+    }
+
+
+def write(run: Run, job_id: int, policy_version_id: int, part: Slice, shown: Mapping[int, Shown]) -> None:
     """Keep the old proposals, write the new ones and show them. Inside the caller's transaction."""
     ids = [change.row.id for change in part.changes]
     for some in _pieces(part.unchanged):
@@ -250,16 +278,47 @@ def _keep(ids: Sequence[int], job_id: int) -> None:
         )
 
 
-def _show(run: Run, shown: Shown) -> None:
-    """Replace what is proposed on the images that still show this run; they are locked as a person's decision does."""
-    if not shown.results:
-        return
-    locked = ImageAsset.objects.select_for_update(no_key=True).filter(pk__in=list(shown.results), proposed_by=run)
-    columns = ("pk", "collection_id", "caption_state", "rating", "rating_score")
+def _show(run: Run, shown: Mapping[int, Shown]) -> None:
+    """Write the difference on the images that still show this run: tags, counters, caption, highest score.
+
+    The images are locked in the order of their ids, as a person's decision locks them; what a person decided stays.
+    """
+    locked = ImageAsset.objects.select_for_update(no_key=True).filter(pk__in=list(shown), proposed_by=run)
+    columns = ("pk", "collection_id", "caption_state", "caption", "top_score", "proposal_state")
     images = {row[0]: row[1:] for row in locked.order_by("pk").values_list(*columns)}
-    results = [shown.results[pk] for pk in images]
-    if results:
-        store.show(run.pk, results, images, shown.tag_ids)
+    if not images:
+        return
+    stood: dict[int, dict[int, int]] = {pk: {} for pk in images}
+    there = ImageTag.objects.filter(image_id__in=list(images)).values_list("image_id", "tag_id", "state")
+    for image_id, tag_id, state in there:
+        stood[image_id][tag_id] = state
+    proposed, deltas = ImageTag.State.PROPOSED, Deltas()
+    gone: list[tuple[int, int]] = []
+    come: list[tuple[int, int, int, int, float | None]] = []
+    captions: list[tuple[str, str, int]] = []
+    fields: list[tuple[str, float | None, int]] = []
+    for pk, (collection, caption_state, caption, top_score, state) in images.items():
+        new, old = shown[pk], stood[pk]
+        for tag_id in [t for t, s in old.items() if s == proposed and t not in new.tags]:
+            gone.append((pk, tag_id))
+            deltas.move(collection, tag_id, proposed, None)
+        for tag_id in sorted(new.tags.keys() - old.keys()):
+            come.append((pk, tag_id, proposed.value, run.pk, new.tags[tag_id]))
+            deltas.move(collection, tag_id, None, proposed)
+        if caption_state in ("", "proposed") and new.caption != caption:
+            captions.append((new.caption.replace("\x00", ""), "proposed" if new.caption else "", pk))
+        if (state, top_score) != (new.state, new.top_score):
+            fields.append((new.state, new.top_score, pk))
+    table, image_table = (connection.ops.quote_name(m._meta.db_table) for m in (ImageTag, ImageAsset))
+    with connection.cursor() as cursor:
+        if gone:
+            cursor.executemany(f"DELETE FROM {table} WHERE image_id = %s AND tag_id = %s", gone)
+        if captions:
+            cursor.executemany(f"UPDATE {image_table} SET caption = %s, caption_state = %s WHERE id = %s", captions)
+        if fields:
+            cursor.executemany(f"UPDATE {image_table} SET proposal_state = %s, top_score = %s WHERE id = %s", fields)
+    store._insert(ImageTag, ("image_id", "tag_id", "state", "run_id", "score"), come)
+    deltas.apply()
 
 
 def _pieces(ids: Sequence[int], size: int = 500) -> Iterator[Sequence[int]]:

@@ -24,13 +24,15 @@ _MAX_CATEGORIES = 200
 
 
 class Bulk(NamedTuple):
-    """One image's outcome: the JSON of its fates, the names that stay, and the highest score among them (or None).
+    """One image's outcome: the JSON of its fates; names, label numbers and scores (0 to 1) of what stays, in order.
 
     None instead of a Bulk: this image needs the ordinary pipeline.
     """
 
     tags: str
     names: list[str]
+    labels: list[int]
+    scores: list[float]
 
 
 @cache
@@ -64,6 +66,8 @@ class BulkPolicy:
         category_rank = {category: i for i, category in enumerate(policy.spec.category_order)}
         last = len(category_rank)
         self._names = [w.name for w in words]
+        self.categories = [w.category for w in words]
+        self.ancestors = select.ancestors(labels)
         self._dropped = np.array([w.dropped for w in words], dtype=bool)
         self._category = np.array([category_rank.get(w.category, last) for w in words], dtype=np.int64)
         by_rank = sorted(range(n), key=lambda i: (words[i].key, words[i].name, words[i].category, labels.names[i]))
@@ -126,7 +130,9 @@ class BulkPolicy:
             stay = lo + kept[i + 1] - kept[i]
             # those that stay come first
             text = "[" + ", ".join(pieces[lo:hi]) + "]"
-            found.append(None if skip else Bulk(text, [names[j] for j in labels[lo:stay]]))
+            there = labels[lo:stay]
+            bulk = Bulk(text, [names[j] for j in there], there, [p / SCORE_SCALE for p in scores[lo:stay]])
+            found.append(None if skip else bulk)
         return found
 
     def _with_duplicates(

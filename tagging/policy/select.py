@@ -144,6 +144,11 @@ def make(labels: LabelSet, numbers: Sequence[int], scores: Sequence[int], source
     ]
 
 
+def ancestors(labels: LabelSet) -> tuple[tuple[str, ...], ...]:
+    """Per label, the names above it, nearest first."""
+    return _index(labels).ancestors
+
+
 class Selection(NamedTuple):
     """What counts in many images: image k owns `labels[offsets[k]:offsets[k + 1]]`."""
 
