@@ -183,9 +183,10 @@ class Installation:
         if self.database:
             import psycopg
 
-            with psycopg.connect(self.database) as db:
+            with psycopg.connect(self.database, autocommit=True) as db:
                 return db.execute(sql.replace("?", "%s"), args).fetchall()
-        with contextlib.closing(sqlite3.connect(self.folder / "data" / "db.sqlite3", timeout=30)) as db:
+        path = self.folder / "data" / "db.sqlite3"
+        with contextlib.closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as db:
             return db.execute(sql, args).fetchall()
 
     def value(self, sql: str, *args: Any) -> Any:

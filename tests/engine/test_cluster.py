@@ -25,7 +25,7 @@ def check_ledger(site: Installation, run: int, n: int, errors: int) -> None:
     count = "SELECT COUNT(*), COUNT(DISTINCT image_id) FROM tagging_proposal WHERE run_id = ?"
     assert site.rows(count, run) == [(n, n)]
     by_state = dict(site.rows("SELECT state, COUNT(*) FROM tagging_proposal WHERE run_id = ? GROUP BY 1", run))
-    assert by_state == {"ok": n - errors, "error": errors}
+    assert by_state == ({"ok": n - errors, "error": errors} if errors else {"ok": n})
     counters = (
         "SELECT SUM(n_ok), SUM(n_empty), SUM(n_error), MIN(state), MAX(state) FROM tagging_chunk WHERE run_id = ?"
     )
@@ -120,3 +120,43 @@ def test_kills_in_mid_run_and_when_idle_lose_and_double_nothing(installation):
         assert site.done(again) == 20
     hosts.stop()
     check_log(site)
+
+
+def test_an_image_that_kills_and_one_that_hangs_cost_only_themselves(sqlite: Installation):
+    """The killer gets an error row after its second try alone; the one that hung is computed by the next process."""
+    sqlite.environment["IWTAG_STALL_SECONDS"] = "2"
+    hosts = Hosts(sqlite, ("one",))
+    run = sqlite.run(60, poison=["00010.jpg"], hang=["00030.jpg"], bad=["00050.jpg"])
+    until(lambda: hosts.tend() or sqlite.state(run) != "running", "the run ends")
+    assert sqlite.state(run) == "done"
+    errors = sqlite.rows(
+        "SELECT i.path, p.error FROM tagging_proposal p JOIN tagging_imageasset i ON i.id = p.image_id "
+        "WHERE p.state = 'error' ORDER BY 1"
+    )
+    assert errors == [
+        ("00010.jpg", "The worker died on this image, 2 times."),
+        ("00050.jpg", "00050.jpg cannot be decoded"),
+    ]
+    check_ledger(sqlite, run, 60, 2)
+    tries = sqlite.called("c").count("00010.jpg")
+    assert tries <= 4, f"{tries} processes died on one image"
+    hosts.stop()
+    check_log(sqlite)
+
+
+def test_pause_is_obeyed_within_a_second_and_resume_loses_nothing(sqlite: Installation):
+    hosts = Hosts(sqlite, ("one",))
+    run = sqlite.run(300, image_ms=10, batch=8)
+    until(lambda: sqlite.done(run) > 0, "the run has begun")
+    sqlite.rows("UPDATE tagging_run SET state = 'paused'")  # what the action does, with no process to start first
+    time.sleep(1)
+    after = sqlite.done(run)
+    time.sleep(0.7)
+    assert sqlite.done(run) == after < 300
+    assert sqlite.value("SELECT COUNT(*) FROM tagging_chunk WHERE state = 1") == 0
+    resume = "import django; django.setup(); from tagging.actions import runs; from tagging.models import Run;"
+    sqlite.python("-c", f"{resume} runs.resume(Run.objects.get())")
+    until(lambda: hosts.tend() or sqlite.state(run) == "done", "the run is done")
+    check_ledger(sqlite, run, 300, 0)
+    assert len(sqlite.called("load")) == 1, "the model stays loaded"
+    hosts.stop()
