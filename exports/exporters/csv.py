@@ -1,7 +1,7 @@
 """CSV tables of reviewed truth or proposals: safe to open in a spreadsheet, and exact to read back.
 
-Cells that a spreadsheet would take for a formula get a leading apostrophe; `unescape_cell` takes exactly that back.
-The rule is for every text cell, applied after joining, whatever the flavour: quoting does not stop formulas.
+The rule for cells is that of `prompts.cells`: `unescape_cell` gives every text cell back as it was, `split_text` the
+tags of a text cell.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from prompts.cells import DANGEROUS, TEXT_SEPARATOR, escape_cell, escape_name, join_text, split_text, unescape_cell
 from tagging.models import ImageTag
 
 from .base import Exporter, ExportOptions, Plan
@@ -30,47 +31,9 @@ from .reading import (
     TagRow,
 )
 
-#: First characters that make a spreadsheet compute: ASCII and full-width operators, and white space it skips.
-DANGEROUS = frozenset("=+-@\t\r\n＝＋－＠")
-_PREFIXED = DANGEROUS | {"'"}
-TEXT_SEPARATOR = "; "
-EXCEL_CELL = 32_767  # characters
 BOM = b"\xef\xbb\xbf"
+__all__ = ["DANGEROUS", "CsvExporter", "CsvOptions", "escape_cell", "join_text", "split_text", "unescape_cell"]
 ROWS_AT_ONCE = 1000
-
-
-def escape_cell(text: str) -> str:
-    """A leading apostrophe before what would be a formula, and before an apostrophe: so that it can be taken back."""
-    return f"'{text}" if text[:1] in _PREFIXED else text
-
-
-def unescape_cell(text: str) -> str:
-    """The inverse of `escape_cell`: exactly one leading apostrophe goes."""
-    return text[1:] if text[:1] == "'" else text
-
-
-def join_text(names: Sequence[str]) -> str:
-    """Names in one readable cell, joined by "; ". Backslashes and semicolons in names are written `\\\\` and `\\;`."""
-    return TEXT_SEPARATOR.join(_escape_name(name) for name in names)
-
-
-def split_text(text: str) -> list[str]:
-    """The inverse of `join_text` (for names without outer white space; empty names do not exist)."""
-    names, name, escaped = [], [], False
-    for character in text:
-        if escaped or character not in "\\;":
-            name.append(character)
-            escaped = False
-        elif character == "\\":
-            escaped = True
-        else:
-            names.append("".join(name).strip())
-            name = []
-    return [*names, "".join(name).strip()] if text else []
-
-
-def _escape_name(name: str) -> str:
-    return name.replace("\\", "\\\\").replace(";", "\\;") if "\\" in name or ";" in name else name
 
 
 WIDE = ("id", "path", "sha256", "width", "height", "captured_at", "review_state", "caption", "rating", "tags", "scores")
@@ -218,7 +181,7 @@ class _Wide:
     def _learn(self, page: Sequence[Record]) -> None:
         if len(self.written) > len(self.names.tags):  # the vocabulary was let go
             self.written.clear()
-        write = _json_text if self.json else _escape_name
+        write = _json_text if self.json else escape_name
         for tag_id in self.names.tags.keys() - self.written.keys():
             self.written[tag_id] = write(self.names.tags[tag_id].name)
 

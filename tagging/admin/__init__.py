@@ -1,0 +1,7 @@
+"""The admin pages. Importing the modules registers them."""
+
+from __future__ import annotations
+
+from . import access, adapters, collections, images, recipes, runs, tags, workers
+
+__all__ = ["access", "adapters", "collections", "images", "recipes", "runs", "tags", "workers"]

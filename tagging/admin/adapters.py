@@ -1,0 +1,158 @@
+"""Configured models: options checked against the adapter's schema, capabilities shown, a check that names mends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
+from django.utils.safestring import SafeString
+
+from ..adapters import registry
+from ..adapters.base import Adapter, AdapterError, Problem
+from ..forms import SchemaForm
+from ..models import ModelAdapter
+from .common import Admin, mark, table
+
+
+class ModelAdapterForm(forms.ModelForm):
+    kind = forms.ChoiceField(choices=registry.choices, help_text="The family of models. It decides the options below.")
+
+    class Meta:
+        model = ModelAdapter
+        fields = (
+            "slug", "label", "kind", "source", "revision", "device", "quantization", "options", "enabled", "note",
+        )  # fmt: skip
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or self.cleaned_data
+        code = _class_of(data.get("kind", ""))
+        if code is not None:
+            for name, allowed in (
+                ("device", code.capabilities.devices),
+                ("quantization", code.capabilities.quantizations),
+            ):
+                if data.get(name) and data[name] not in allowed and not _indexed(data[name], allowed):
+                    self.add_error(name, f"{code.label} knows {', '.join(allowed)}.")
+        if not isinstance(data.get("options"), dict) and "options" in data:
+            self.add_error("options", 'Options are a JSON object, e.g. {"threshold": 0.4}.')
+            data["options"] = {}
+        return data
+
+
+def _indexed(value: str, allowed: Iterable[str]) -> bool:
+    """cuda:1 where cuda is allowed."""
+    device, _, number = value.partition(":")
+    return number.isdigit() and device in allowed
+
+
+def _class_of(kind: str) -> type[Adapter] | None:
+    try:
+        return registry.adapter_class(kind)
+    except (registry.UnknownAdapter, ImportError, TypeError):
+        return None
+
+
+@admin.register(ModelAdapter)
+class ModelAdapterAdmin(Admin[ModelAdapter]):
+    form = ModelAdapterForm
+    list_display = ("label", "slug", "kind", "source", "revision", "device", "shown_state", "last_used_at")
+    list_filter = ("enabled", "kind")
+    search_fields = ("label", "slug", "source")
+    search_help_text = "Name, slug or source"
+    prepopulated_fields = {"slug": ("label",)}
+    change_form_template = "admin/tagging/modeladapter/change_form.html"
+    readonly_fields = ("capabilities", "known_options", "last_error", "last_used_at", "created_at")
+    fieldsets = (
+        (None, {"fields": ("label", "slug", "kind", "enabled", "note")}),
+        ("Weights", {"fields": ("source", "revision", "device", "quantization")}),
+        (
+            "Options",
+            {
+                "fields": ("options", "known_options"),
+                "description": "Defaults of every run with this model. Runs keep what they were made with.",
+            },
+        ),
+        ("Facts", {"fields": ("capabilities", "last_error", "last_used_at", "created_at")}),
+    )
+
+    def get_prepopulated_fields(self, request: HttpRequest, obj: ModelAdapter | None = None) -> Any:
+        return {} if obj else self.prepopulated_fields
+
+    @admin.display(description="state", ordering="enabled")
+    def shown_state(self, obj: ModelAdapter) -> SafeString:
+        if not obj.enabled:
+            return mark("off", "warning")
+        return mark("last use failed", "error") if obj.last_error else mark("on", "ok")
+
+    @admin.display(description="what it can do")
+    def capabilities(self, obj: ModelAdapter) -> SafeString | str:
+        code = _class_of(obj.kind)
+        if code is None:
+            return "Save it with a kind first." if not obj.kind else "The code of this kind cannot be loaded."
+        return table(
+            ("capability", "value"),
+            (
+                (name.replace("_", " "), ", ".join(value) if isinstance(value, list) else _yes(value))
+                for name, value in code.capabilities.as_dict().items()
+            ),
+            "Capabilities of this kind",
+        )
+
+    @admin.display(description="options of this kind")
+    def known_options(self, obj: ModelAdapter) -> SafeString | str:
+        code = _class_of(obj.kind)
+        if code is None:
+            return "Save it with a kind first; its options are listed then."
+        return table(
+            ("name", "takes", "default", "meaning"),
+            (
+                (field.name, field.range_text or field.kind, field.default_text, field.help or field.title)
+                for field in SchemaForm(code.Options)
+            ),
+            "Options that this kind takes",
+            empty="This kind has no options.",
+        )
+
+    # -- the check --------------------------------------------------------------------------------------------------
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.check_view)
+        return [path("<path:object_id>/check/", view, name="tagging_modeladapter_check"), *super().get_urls()]
+
+    def check_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """What would keep the model from working, found without loading it."""
+        obj = self.get_object(request, object_id)
+        if obj is None:
+            raise Http404("There is no such adapter.")
+        if not self.has_view_permission(request, obj):
+            raise PermissionDenied
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Check of {obj.label}",
+            "object": obj,
+            "opts": self.opts,
+            "problems": _problems(obj),
+        }
+        return TemplateResponse(request, "admin/tagging/modeladapter/check.html", context)
+
+
+def _problems(row: ModelAdapter) -> list[Problem]:
+    try:
+        return list(row.build().check())
+    except registry.UnknownAdapter as e:
+        return [Problem(str(e), "Choose another kind, or install the package that brings it.")]
+    except ImportError as e:
+        return [Problem(f"The code of this kind cannot be loaded: {e}.", "Install what it needs.")]
+    except AdapterError as e:
+        return [Problem(e.message, "See the message.")]
+    except Exception as e:  # third-party adapters: an error in their check is a finding too
+        return [Problem(f"The check itself failed: {type(e).__name__}: {e}", "Report it to whoever wrote the adapter.")]
+
+
+def _yes(value: Any) -> str:
+    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
