@@ -103,10 +103,10 @@ class Tree(ABC):
             below: list[str] = []
             parts = folder.split("/") if folder else []
             if len(parts) < len(start) and parts == start[: len(parts)]:  # above the place where the walk was cut
-                skipped = self.skipped
+                skipped, forgive = self.skipped, self._forgive
                 for _ in self._visit(folder, below, stat=False):
                     pass
-                self.skipped = skipped
+                self.skipped, self._forgive = skipped, forgive
                 at = start[len(parts)]
                 below = [b for b in below if b.rpartition("/")[2] >= at]
             else:

@@ -25,12 +25,15 @@ from .reading import Known, Outcome, examine
 
 log = logging.getLogger(__name__)
 
-#: Paths per comparison with the database; images per transaction at most.
-BATCH = 512
+#: Paths per comparison with the database: many while nothing is new, few while there is something to read, because
+#: a slice can only end between two comparisons.
+BATCH, READING_BATCH = 512, 32
+#: Images per transaction at most.
 STORE = 256
 #: Seconds after which results are stored even when they are few.
 STORE_SECONDS = 1.0
-SWEEP = 5000
+#: Rows per step of the search for vanished files; each may have to be asked for on a slow disk.
+SWEEP = 1000
 
 
 def default_threads() -> int:
@@ -73,6 +76,8 @@ class Scan:
         self._again = 0  # files that an earlier slice had counted in the folder where it was cut
         self._cut = ""  # that folder
         self._until: float | None = None
+        newest = ImageAsset.objects.filter(collection=self.collection).order_by("-id").values_list("id", flat=True)
+        self._last_id = newest.first() or 0
 
     def run(self) -> Cursor | None:
         """None when everything was looked at; where to go on when the time was over."""
@@ -84,8 +89,9 @@ class Scan:
         with ThreadPoolExecutor(self.threads, thread_name_prefix="ingest") as self._pool:
             try:
                 files = self.tree.walk(cursor)
-                while batch := list(islice(files, BATCH)):
-                    self._compare(batch)
+                size = READING_BATCH
+                while batch := list(islice(files, size)):
+                    size = BATCH if self._compare(batch) else READING_BATCH
                     self.tally.skipped = skipped + self.tree.skipped
                     self.ledger.beat()
                     if self._time_is_up():
@@ -109,7 +115,9 @@ class Scan:
         return time.monotonic() >= self._until
 
     # -- comparing --------------------------------------------------------------------------------------------------
-    def _compare(self, batch: list[Found]) -> None:
+    def _compare(self, batch: list[Found]) -> bool:
+        """Hand what is new to the threads. True when nothing was."""
+        new = 0
         known = self._known([f.path for f in batch])
         for found in batch:
             if self._again and found.folder != self._cut:
@@ -121,8 +129,10 @@ class Scan:
                     self._unchanged(row)
                     continue
             self._submit(found, row)
+            new += 1
         if self._due():
             self._store()
+        return not new
 
     def _known(self, paths: list[str]) -> dict[str, Known]:
         rows = ImageAsset.objects.filter(collection=self.collection, path__in=paths).values_list(
@@ -224,9 +234,12 @@ class Scan:
         if not new:
             return {}
         rows: dict[str, list[tuple[int, str, str]]] = {}
-        same = ImageAsset.objects.filter(collection=self.collection, sha256__in={r.sha256 for r in new})
+        # what this scan stored or came by is there; with many equal files that spares asking for each of them
+        same = ImageAsset.objects.filter(
+            collection=self.collection, sha256__in={r.sha256 for r in new}, id__lte=self._last_id
+        )
         for id, path, sha256, review in same.order_by("id").values_list("id", "path", "sha256", "review_state"):
-            if not self._there(path):
+            if id not in self._seen and not self._there(path):
                 rows.setdefault(sha256, []).append((id, path, review))
         moved: dict[str, int] = {}
         for r in new:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from datetime import timedelta
@@ -439,7 +440,7 @@ def test_a_kill_in_the_middle_neither_loses_nor_doubles_anything(folder, monkeyp
     for i in range(20):
         write(folder / f"{i}.jpg", files.jpeg(seed=i))
     monkeypatch.setattr(scan, "STORE", 2)
-    monkeypatch.setattr(scan, "BATCH", 4)
+    monkeypatch.setattr(scan, "READING_BATCH", 4)
     job = ingest.start_ingest(ingest.create_collection(name="Trip", root=str(folder)))
 
     def die(running):
@@ -504,6 +505,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing_more(folder):
 def test_slices_add_up_to_the_whole(folder, monkeypatch, rung, batch):
     """A long ingest is done a token at a time, and counts as if it had been one."""
     monkeypatch.setattr(scan, "BATCH", batch)
+    monkeypatch.setattr(scan, "READING_BATCH", batch)
     for i in range(10):
         write(folder / f"{i}.jpg", files.jpeg(seed=i))
         write(folder / "trip" / f"{i}.jpg", files.jpeg(seed=20 + i))
@@ -568,3 +570,20 @@ def test_thumbnails_that_a_crash_left_cut_are_written_again(folder):
     run(folder)
     with default_storage.open(image.thumbnail_name(320)) as f:
         Image.open(BytesIO(f.read())).load()
+
+
+def test_a_file_too_large_for_memory_is_streamed(folder, monkeypatch):
+    monkeypatch.setattr(reading, "MEMORY_LIMIT", 100)
+    run(folder)
+    image = ImageAsset.objects.get(path="a.jpg")
+    assert image.sha256 == hashlib.sha256((folder / "a.jpg").read_bytes()).hexdigest()
+    assert (image.state, image.width, image.size) == ("ready", 120, (folder / "a.jpg").stat().st_size)
+
+
+def test_queries_do_not_grow_with_the_folder(folder, django_assert_max_num_queries):
+    for i in range(300):
+        write(folder / "many" / f"{i}.jpg", b"")
+    run(folder)
+    with django_assert_max_num_queries(25):
+        run(folder)
+    assert counts() == {"unchanged": 303}
