@@ -261,6 +261,7 @@ async function go(url, message = "", progress = "") {
     const cached = pages.get(url);
     pages.clear();
     const next = await (cached || fetchPage(url));
+    if (next.url === here && !message) { say("There is no other image this way"); return; }
     history.pushState(null, "", next.url);
     here = next.url;
     htmx.swap("#main", next.html, { swapStyle: "innerHTML", swapDelay: 0, settleDelay: 0 });

@@ -20,7 +20,9 @@ class ZoomView extends HTMLElement {
     }
     this.addEventListener("click", (e) => {
       const button = e.target.closest("[data-zoom]");
-      if (button) this[button.dataset.zoom]();
+      if (!button) return;
+      this[button.dataset.zoom]();
+      if (e.detail) button.blur(); // clicked, not pressed by key: Enter stays free for the page
     });
     this.image.draggable = false;
     this.resize = new ResizeObserver(() => this.draw());

@@ -92,9 +92,8 @@ def review(request: Request, pk: int) -> HttpResponseBase:
     image = _image(pk)
     f = _filter(request)
     if request.GET.get("go") == "previous":
-        before = previous(image.collection, f, image)
-        if before:
-            return redirect(_address("review", before.pk, f=f))
+        before = previous(image.collection, f, image) or image
+        return redirect(_address("review", before.pk, f=f))
     # without wrapping: what lies before this image is looked for when its end is reached, not fetched ahead now
     coming = upcoming(image.collection, f, image, n=2, wrap=False)
     following = (

@@ -258,6 +258,75 @@ def test_it_zooms_by_keys_wheel_and_double_click(open_page: OpenPage, holiday: C
     expect(view).to_have_attribute("zoomed", "")
 
 
+def test_it_zooms_by_two_fingers(open_page: OpenPage, holiday: Collection, reviewer: User) -> None:
+    bee = images(holiday)[4]
+    page = open_page(f"/images/{bee.pk}/", reviewer, NARROW, touch=True)
+    picture = page.locator("zoom-view img")
+    expect(picture).to_have_js_property("complete", True)
+    before = picture.bounding_box()
+    assert before
+    x, y = before["x"] + before["width"] / 2, before["y"] + before["height"] / 2
+    touch = page.context.new_cdp_session(page)
+
+    def fingers(kind: str, apart: float) -> None:
+        points = [] if kind == "touchEnd" else [{"x": x - apart, "y": y, "id": 0}, {"x": x + apart, "y": y, "id": 1}]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    fingers("touchStart", 30)
+    for apart in (40, 50, 60):
+        fingers("touchMove", apart)
+    fingers("touchEnd", 0)
+    expect(page.locator("zoom-view")).to_have_attribute("zoomed", "")
+    assert picture.bounding_box()["width"] == pytest.approx(before["width"] * 2, rel=0.1)
+    assert page.evaluate("window.visualViewport.scale") == 1  # the picture grew, not the page
+
+
+def test_enter_goes_on_after_clicks_on_tags_and_zoom(open_page: OpenPage, holiday: Collection, reviewer: User) -> None:
+    dogs, pagoda, raccoon = images(holiday)[:3]
+    page = open_page(f"/c/{holiday.slug}/review/", reviewer)
+    chip(page, "curtain").click()
+    expect(chip(page, "curtain")).to_have_attribute("data-state", "rejected")
+    page.keyboard.press("Enter")
+    expect_heading(page, pagoda.name)
+    assert states(dogs)["curtain"] == State.REJECTED
+    page.get_by_role("button", name="Zoom in").click()
+    page.keyboard.press("Enter")
+    expect_heading(page, raccoon.name)
+
+
+def test_quick_presses_lose_nothing(open_page: OpenPage, holiday: Collection, reviewer: User) -> None:
+    dogs, pagoda = images(holiday)[:2]
+    page = open_page(f"/c/{holiday.slug}/review/", reviewer)
+    page.route(re.compile("/decide/"), lambda route: (page.wait_for_timeout(60), route.continue_()))
+    for key in ("1", "2", "4", "4", "Enter"):
+        page.keyboard.press(key)
+    expect_heading(page, pagoda.name)
+    assert states(dogs) == {
+        "dog": State.REJECTED,
+        "spaniel": State.REJECTED,
+        "curtain": State.ACCEPTED,
+        "window": State.ACCEPTED,
+    }
+
+
+def test_there_is_nothing_before_the_first(open_page: OpenPage, holiday: Collection, reviewer: User) -> None:
+    dogs = images(holiday)[0]
+    page = open_page(f"/images/{dogs.pk}/", reviewer)
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#save-state")).to_contain_text("no other image this way")
+    expect(page).to_have_url(re.compile(f"/images/{dogs.pk}/$"))
+
+
+def test_the_browser_goes_back(open_page: OpenPage, holiday: Collection, reviewer: User) -> None:
+    dogs, pagoda = images(holiday)[:2]
+    page = open_page(f"/images/{dogs.pk}/", reviewer)
+    page.keyboard.press("ArrowRight")
+    expect_heading(page, pagoda.name)
+    expect(page).to_have_title(f"{pagoda.name} · Holiday · iwtag")
+    page.go_back()
+    expect(page.locator("#image-name")).to_have_text(dogs.name)
+
+
 def test_the_keys_are_listed_and_do_nothing_under_the_list(
     open_page: OpenPage, holiday: Collection, reviewer: User
 ) -> None:
