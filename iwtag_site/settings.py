@@ -20,15 +20,33 @@ from __future__ import annotations
 
 import os
 import secrets
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import environ
+from django.core.exceptions import ImproperlyConfigured
 
+T = TypeVar("T")
 env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(env.str("IWTAG_DATA_DIR", default=str(BASE_DIR / "data"))).expanduser().resolve()
-DATA_DIR.mkdir(parents=True, exist_ok=True)
+
+
+def _read(name: str, read: Callable[..., T], default: T, wanted: str) -> T:
+    """A setting that has a form; one line instead of a traceback when it has not."""
+    try:
+        return read(name, default=default)
+    except (ValueError, KeyError) as e:
+        raise ImproperlyConfigured(f"{name} is {os.environ.get(name)!r}; it must be {wanted}.") from e
+
+
+try:
+    DATA_DIR.mkdir(parents=True, exist_ok=True)
+except OSError as e:
+    raise ImproperlyConfigured(f"The data folder {DATA_DIR} cannot be made ({e.strerror}): set IWTAG_DATA_DIR.") from e
 
 
 def _secret_key() -> str:
@@ -48,7 +66,7 @@ def _secret_key() -> str:
 SECRET_KEY = _secret_key()
 DEBUG = env.bool("IWTAG_DEBUG", default=False)
 IWTAG_HOST = env.str("IWTAG_HOST", default="127.0.0.1")
-IWTAG_PORT = env.int("IWTAG_PORT", default=8000)
+IWTAG_PORT = _read("IWTAG_PORT", env.int, 8000, "the number of a port")
 ALLOWED_HOSTS = env.list("IWTAG_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]", IWTAG_HOST])
 if IWTAG_HOST in ("0.0.0.0", "::"):
     ALLOWED_HOSTS = env.list("IWTAG_ALLOWED_HOSTS", default=["*"])
@@ -118,8 +136,26 @@ SQLITE: dict[str, Any] = {
         "PRAGMA temp_store=MEMORY; PRAGMA mmap_size=268435456;",
     },
 }
+
+
+def _database() -> dict[str, Any]:
+    """From DATABASE_URL, whose text is not repeated: it holds a password."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # said below, without the address
+            found: dict[str, Any] = env.db_url("DATABASE_URL")
+    except (ValueError, KeyError):
+        found = {}
+    if not found.get("ENGINE"):
+        raise ImproperlyConfigured("DATABASE_URL must be an address like postgres://user:password@host:5432/name.")
+    if "postgres" in found["ENGINE"] and find_spec("psycopg") is None:
+        raise ImproperlyConfigured(
+            'DATABASE_URL names PostgreSQL: install its client, pip install "psycopg[binary]>=3.3".'
+        )
+    return found
+
+
 if env.str("DATABASE_URL", default=""):
-    DATABASES = {"default": env.db_url("DATABASE_URL")}
+    DATABASES = {"default": _database()}
     DATABASES["default"]["CONN_MAX_AGE"] = 60
     if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         DATABASES["default"] = {**SQLITE, "NAME": DATABASES["default"]["NAME"]}
@@ -179,7 +215,7 @@ MEDIA_URL = "media/"
 STORAGES = {
     "default": {
         "BACKEND": env.str("IWTAG_STORAGE", default="django.core.files.storage.FileSystemStorage"),
-        "OPTIONS": env.json("IWTAG_STORAGE_OPTIONS", default={}),
+        "OPTIONS": _read("IWTAG_STORAGE_OPTIONS", env.json, {}, 'JSON, e.g. {"bucket_name": "photos"}'),
     },
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }

@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from django.core.checks import run_checks
 
 from iwtag_site import checks
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def ids():
@@ -58,3 +65,24 @@ def test_a_broker_that_cannot_be_spoken_to(settings, monkeypatch):
 def test_folders_that_are_not_there(settings, tmp_path):
     settings.IWTAG_MODELS_DIRS = [tmp_path, tmp_path / "gone"]
     assert [m.id for m in checks.check_folders(None)] == ["iwtag.W003"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("DATABASE_URL", "nonsense:secret", "DATABASE_URL must be"),
+        ("DATABASE_URL", "postgres://a:secret@h:port/x", "DATABASE_URL must be"),
+        ("IWTAG_PORT", "abc", "IWTAG_PORT is 'abc'"),
+        ("IWTAG_STORAGE_OPTIONS", "{", "IWTAG_STORAGE_OPTIONS is '{'"),
+        ("IWTAG_DATA_DIR", "/proc/nothing", "/proc/nothing"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(tmp_path, name, value, said):
+    environment = {**os.environ, "IWTAG_DATA_DIR": str(tmp_path), name: value}
+    done = subprocess.run(
+        [sys.executable, "manage.py", "check"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert said in done.stderr
+    assert "secret" not in done.stderr
