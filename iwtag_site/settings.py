@@ -145,9 +145,9 @@ def _database() -> dict[str, Any]:
             found: dict[str, Any] = env.db_url("DATABASE_URL")
     except (ValueError, KeyError):
         found = {}
-    if not found.get("ENGINE"):
+    if found.get("ENGINE") not in ("django.db.backends.postgresql", "django.db.backends.sqlite3"):
         raise ImproperlyConfigured("DATABASE_URL must be an address like postgres://user:password@host:5432/name.")
-    if "postgres" in found["ENGINE"] and find_spec("psycopg") is None:
+    if found["ENGINE"].endswith("postgresql") and find_spec("psycopg") is None:
         raise ImproperlyConfigured(
             'DATABASE_URL names PostgreSQL: install its client, pip install "psycopg[binary]>=3.3".'
         )
