@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +10,8 @@ from django.http import QueryDict
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
 from pydantic import BaseModel, ValidationError
+
+from .form_fields import EMPTY, SchemaField, comparable, flat, parse, shown
 
 #: What pydantic found → what the person reads, filled from the error's context. Others keep pydantic's own words.
 MESSAGES = {
@@ -36,130 +36,6 @@ MESSAGES = {
     "enum": "Choose one of {expected}.",
     "value_error": "{error}",
 }
-_LONG_TEXT = 200  # a string that may be longer gets a text area
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One value of a select or of a list of checkboxes, with whether it is chosen."""
-
-    value: str
-    label: str
-    chosen: bool
-
-
-@dataclass
-class SchemaField:
-    """One property of the schema, ready to be drawn.
-
-    `kind` is number, integer, boolean, choice, choices, text, long, lines (a list of strings, one a line), pairs (a
-    mapping, "name = value" a line) or json (whatever else there is). `value` is what the input shows.
-    """
-
-    name: str
-    html_name: str
-    kind: str
-    schema: dict[str, Any]
-    required: bool
-    optional: bool  # None is a legitimate value, written as an empty input
-    initial: Any
-    value: Any
-    errors: list[str] = field(default_factory=list)
-
-    @property
-    def id(self) -> str:
-        return f"id_{self.html_name}"
-
-    @property
-    def title(self) -> str:
-        return str(self.schema.get("title") or self.name.replace("_", " ").capitalize())
-
-    @property
-    def help(self) -> str:
-        return str(self.schema.get("description", ""))
-
-    @property
-    def advanced(self) -> bool:
-        return bool(self.schema.get("advanced")) and not self.errors
-
-    @property
-    def selection(self) -> bool:
-        """Chooses among stored scores: changing it needs no new inference."""
-        return bool(self.schema.get("selection"))
-
-    @property
-    def minimum(self) -> Any:
-        return self.schema.get("minimum", self.schema.get("exclusiveMinimum"))
-
-    @property
-    def maximum(self) -> Any:
-        return self.schema.get("maximum", self.schema.get("exclusiveMaximum"))
-
-    @property
-    def step(self) -> str:
-        if "multipleOf" in self.schema:
-            return f"{self.schema['multipleOf']:g}"
-        if self.kind == "integer":
-            return "1"
-        return "0.01" if self.bounded and self.maximum - self.minimum <= 1 else "any"
-
-    @property
-    def bounded(self) -> bool:
-        """Both ends are known: a slider makes sense beside the number."""
-        return self.kind in ("number", "integer") and self.minimum is not None and self.maximum is not None
-
-    @property
-    def range_text(self) -> str:
-        if self.kind not in ("number", "integer"):
-            return ""
-        low, high = self.minimum, self.maximum
-        if low is not None and high is not None:
-            return f"{low:g} to {high:g}"
-        if low is not None:
-            return f"{'more than' if 'exclusiveMinimum' in self.schema else 'at least'} {low:g}"
-        if high is not None:
-            return f"{'less than' if 'exclusiveMaximum' in self.schema else 'at most'} {high:g}"
-        return ""
-
-    @property
-    def default_text(self) -> str:
-        """The starting value in words; empty where there is none worth a word."""
-        if self.required or self.kind in ("json", "pairs", "lines", "choices", "long", "boolean"):
-            return ""
-        if self.initial is None:
-            return "default: none"
-        label = self.labels.get(self.initial, self.initial) if self.kind == "choice" else self.initial
-        return f"default: {_shown(label, self.kind)}" if label != "" else ""
-
-    @property
-    def rows(self) -> int:
-        """Height of a text area that shows what is in it without scrolling, within reason."""
-        return max(2 if self.kind == "long" else 3, min(12, str(self.value).count("\n") + 2))
-
-    @property
-    def labels(self) -> dict[Any, str]:
-        """Enum value → its label; `json_schema_extra={"labels": {...}}` gives better words than the values."""
-        given = self.schema.get("labels", {})
-        return {v: str(given.get(str(v), v)) for v in _enum(self.schema)}
-
-    @property
-    def choices(self) -> list[Choice]:
-        chosen = {str(v) for v in self.value} if self.kind == "choices" else {str(self.value)}
-        found = [Choice(str(v), label, str(v) in chosen) for v, label in self.labels.items() if v is not None]
-        if self.kind == "choice" and (self.optional or (self.required and self.value in (None, ""))):
-            words = "none" if self.optional else "choose…"
-            found.insert(0, Choice("", words, self.value in (None, "")))
-        return found
-
-    @property
-    def described_by(self) -> str:
-        """For aria-describedby: the ids of the help and the error that are drawn."""
-        ids = []
-        if self.help or self.range_text or self.default_text:
-            ids.append(f"{self.id}_help")
-        if self.errors:
-            ids.append(f"{self.id}_error")
-        return " ".join(ids)
 
 
 class SchemaForm:
@@ -202,7 +78,7 @@ class SchemaForm:
     def properties(self) -> dict[str, dict[str, Any]]:
         """Field name → its schema, references and optional wrappers resolved."""
         definitions = self.schema.get("$defs", {})
-        return {name: _flat(s, definitions) for name, s in self.schema.get("properties", {}).items()}
+        return {name: flat(s, definitions) for name, s in self.schema.get("properties", {}).items()}
 
     @property
     def is_bound(self) -> bool:
@@ -219,8 +95,8 @@ class SchemaForm:
                     found[name] = self.initial[name]
                 continue
             values = self.data.getlist(html_name)
-            value = _parse(schema, [str(v) for v in values])
-            if value is _EMPTY:
+            value = parse(schema, [str(v) for v in values])
+            if value is EMPTY:
                 if schema["optional"]:
                     found[name] = None
                 elif name in self.initial:
@@ -254,7 +130,7 @@ class SchemaForm:
         found = {}
         for name, value in self.raw().items():
             kind = self.properties[name]["kind"]
-            if _compare(value, kind) != _compare(start[name], kind):
+            if comparable(value, kind) != comparable(start[name], kind):
                 found[name] = value
         return found
 
@@ -288,7 +164,7 @@ class SchemaForm:
         start = self._start(name, schema)
         html_name = self.prefix + name
         kind = schema["kind"]
-        value = _shown(self.carry.get(name, start), kind)
+        value = shown(self.carry.get(name, start), kind)
         if self.data is not None and html_name in self.data:
             posted = [str(v) for v in self.data.getlist(html_name)]
             if kind == "choices":
@@ -325,7 +201,7 @@ class SchemaForm:
     @property
     def advanced_touched(self) -> bool:
         """Some advanced field is not at its start: the disclosure is drawn open, so that nothing hides."""
-        return any(_compare(f.value, f.kind) != _compare(_shown(f.initial, f.kind), f.kind) for f in self.advanced)
+        return any(comparable(f.value, f.kind) != comparable(shown(f.initial, f.kind), f.kind) for f in self.advanced)
 
     def __iter__(self) -> Iterator[SchemaField]:
         return iter(self.fields)
@@ -360,125 +236,3 @@ def messages_of(error: ValidationError, known: Mapping[str, Any] | Sequence[str]
             if where + text not in lines:
                 lines.append(where + text)
     return found
-
-
-# -- JSON schema → kinds and back --------------------------------------------------------------------------------------
-_EMPTY = object()
-
-
-def _flat(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """A property's schema without $ref, single allOf and "or null"; adds `kind` and `optional`."""
-    found = dict(schema)
-    optional = False
-    for _ in range(8):  # a reference may lead to a reference; a cycle must not hang the page
-        if "$ref" in found:
-            target = definitions.get(found.pop("$ref").rpartition("/")[2], {})
-            found = {**target, **found}
-        elif len(found.get("allOf", ())) == 1:
-            found = {**found.pop("allOf")[0], **found}
-        elif "anyOf" in found:
-            options = [o for o in found["anyOf"] if o.get("type") != "null"]
-            optional = optional or len(options) < len(found["anyOf"])
-            if len(options) != 1:
-                break
-            found.pop("anyOf")
-            found = {**options[0], **found}
-        else:
-            break
-    if isinstance(found.get("items"), dict) and "$ref" in found["items"]:
-        found["items"] = definitions.get(found["items"]["$ref"].rpartition("/")[2], {})
-    found["optional"] = optional
-    found["kind"] = _kind(found)
-    return found
-
-
-def _kind(schema: dict[str, Any]) -> str:
-    if "enum" in schema or "const" in schema:
-        return "choice"
-    match schema.get("type"):
-        case "boolean" | "number" | "integer" as plain:
-            return str(plain)
-        case "string":
-            long = schema.get("maxLength", 0) > _LONG_TEXT or schema.get("format") == "textarea"
-            return "long" if long else "text"
-        case "array":
-            items = schema.get("items", {})
-            if "enum" in items:
-                return "choices"
-            return "lines" if items.get("type") == "string" else "json"
-        case "object":
-            values = schema.get("additionalProperties")
-            plain_values = isinstance(values, dict) and values.get("type") in ("string", "number", "integer")
-            return "pairs" if plain_values and not schema.get("properties") else "json"
-    return "json"
-
-
-def _enum(schema: dict[str, Any]) -> list[Any]:
-    if "const" in schema:
-        return [schema["const"]]
-    return list(schema.get("enum") or schema.get("items", {}).get("enum", ()))
-
-
-def _parse(schema: dict[str, Any], values: list[str]) -> Any:
-    """Posted strings → a value for pydantic, or _EMPTY where nothing was entered. Bad input stays as it was typed."""
-    kind, last = schema["kind"], values[-1]
-    if kind == "boolean":
-        return last == "true"
-    if kind == "choices":
-        return [v for v in values if v]
-    if kind in ("text", "long"):
-        return last if last or not schema["optional"] else _EMPTY
-    if kind == "lines":
-        return [line.strip() for line in last.splitlines() if line.strip()]
-    if kind == "pairs":
-        return _parse_pairs(last)
-    if not last.strip():
-        return _EMPTY
-    if kind == "choice":
-        return next((v for v in _enum(schema) if str(v) == last), last)
-    if kind == "json":
-        try:
-            return json.loads(last)
-        except ValueError:
-            return last
-    return last.strip()
-
-
-def _parse_pairs(text: str) -> dict[str, str]:
-    """ "name = value" lines. A line without "=" keeps an empty value, which pydantic then refuses by name."""
-    found = {}
-    for line in text.splitlines():
-        if line.strip():
-            name, _, value = line.rpartition("=") if "=" in line else (line, "", "")
-            found[name.strip()] = value.strip()
-    return found
-
-
-def _shown(value: Any, kind: str) -> Any:
-    """A value as its input shows it."""
-    if kind == "boolean":
-        return bool(value)
-    if kind == "choices":
-        return [str(v) for v in value or ()]
-    if value is None:
-        return ""
-    if kind == "lines" and not isinstance(value, str):
-        return "\n".join(str(v) for v in value)
-    if kind == "pairs" and isinstance(value, Mapping):
-        return "\n".join(f"{k} = {_shown(v, 'number')}" for k, v in value.items())
-    if kind == "json" and not isinstance(value, str):
-        return json.dumps(value, indent=2, ensure_ascii=False)
-    if isinstance(value, float):
-        return f"{value:.10g}"
-    return value
-
-
-def _compare(value: Any, kind: str) -> Any:
-    """A form of `value` in which "0.35" and 0.35 are the same."""
-    shown = _shown(value, kind)
-    if kind in ("number", "integer"):
-        try:
-            return float(shown)
-        except (TypeError, ValueError):
-            return shown
-    return sorted(shown) if kind == "choices" else shown

@@ -77,3 +77,17 @@ def drain(name: str) -> None:
 def sweep() -> None:
     """Each minute: queue again what a death left behind."""
     queue.run_sweeps()
+
+
+def undo(batch: str, by_id: int) -> None:
+    """Take a large decision back. A second ring, or one after a death in the middle, goes on with what is left."""
+    from django.contrib.auth import get_user_model
+
+    from .actions.review import NothingToUndo
+    from .actions.review import undo as take_back
+
+    by = get_user_model().objects.filter(pk=by_id).first()
+    try:
+        take_back(batch, by=by)
+    except NothingToUndo:
+        return

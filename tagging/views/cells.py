@@ -7,14 +7,15 @@ of the page's time (measured). Everything that comes from data goes through `esc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from heapq import nsmallest
 
 from django.urls import reverse
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 
 from ..filters import ImageFilter
-from ..models import ImageAsset, ImageTag
-from ..queries import TagRow, tags_of
+from ..models import ImageAsset, ImageTag, Tag
 from .chips import probability
 
 CHIPS = 3  # tags under a picture
@@ -29,18 +30,52 @@ MARKS = {
 }
 
 
-def cells(images: Sequence[ImageAsset], f: ImageFilter, *, start: int = 0) -> SafeString:
+def cells(images: Sequence[ImageAsset], f: ImageFilter) -> SafeString:
     """<li> elements for a `.cells` list. Two queries for the tags of all of them."""
-    tags = tags_of(image.pk for image in images) if images else {}
+    tags = leading_tags([image.pk for image in images]) if images else {}
     head, _, tail = reverse("tagging:review", args=[0]).partition("0")
     query = escape(f.query_string())
     tail += f"?{query}" if query else ""
-    thumb_head, thumb_tail = reverse("tagging:thumb", args=["-", 320]).split("/-/")
+    before, after = reverse("tagging:thumb", args=["-", 320]).split("-")
     parts = [
-        _cell(image, tags.get(image.pk, []), f"{head}{image.pk}{tail}", f"{thumb_head}/{image.sha256}/{thumb_tail}", n)
-        for n, image in enumerate(images, start + 1)
+        _cell(image, *tags.get(image.pk, NO_TAGS), f"{head}{image.pk}{tail}", f"{before}{image.sha256}{after}")
+        for image in images
     ]
     return mark_safe("".join(parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """A tag under a picture."""
+
+    name: str
+    state: int
+    score: float | None
+
+
+NO_TAGS: tuple[list[Chip], int] = ([], 0)
+
+
+def leading_tags(image_ids: Sequence[int]) -> dict[int, tuple[list[Chip], int]]:
+    """Image → its first CHIPS tags in force (a person's decisions first, then by probability) and how many it has.
+
+    Two queries. Names are looked up for what is shown only: of 30 tags an image, 27 need no object at all.
+    """
+    in_force = ImageTag.objects.filter(image_id__in=image_ids, state__in=ImageTag.IN_FORCE)
+    by_image: dict[int, list[tuple[bool, float, int, int, float | None]]] = {}
+    for image_id, tag_id, state, score in in_force.values_list("image_id", "tag_id", "state", "score"):
+        key = (state == ImageTag.State.PROPOSED, -2.0 if score is None else -score, tag_id, state, score)
+        by_image.setdefault(image_id, []).append(key)
+    firsts = {image_id: nsmallest(CHIPS, rows) for image_id, rows in by_image.items()}
+    shown = {tag_id for rows in firsts.values() for _, _, tag_id, _, _ in rows}
+    names = dict(Tag.objects.filter(pk__in=shown).order_by().values_list("pk", "name"))
+    return {
+        image_id: (
+            [Chip(names[tag_id], state, score) for _, _, tag_id, state, score in rows if tag_id in names],
+            len(by_image[image_id]),
+        )
+        for image_id, rows in firsts.items()
+    }
 
 
 def mark_of(image: ImageAsset) -> str:
@@ -54,11 +89,9 @@ def mark_of(image: ImageAsset) -> str:
     return "failed" if image.proposal_state == "error" else ""
 
 
-def _cell(image: ImageAsset, tags: Sequence[TagRow], href: str, thumb: str, n: int) -> str:
-    in_force = [tag for tag in tags if tag.in_force]
-    in_force.sort(key=lambda t: (t.state not in ImageTag.POSITIVE, -(t.score if t.score is not None else 2.0)))
+def _cell(image: ImageAsset, tags: Sequence[Chip], n_tags: int, href: str, thumb: str) -> str:
     name = escape(image.name)
-    alt = escape(", ".join(tag.name for tag in in_force[:CHIPS]) or image.name)
+    alt = escape(", ".join(tag.name for tag in tags) or image.name)
     mark = mark_of(image)
     symbol, meaning = MARKS.get(mark, ("", ""))
     badge, words = "", ""
@@ -74,9 +107,9 @@ def _cell(image: ImageAsset, tags: Sequence[TagRow], href: str, thumb: str, n: i
         f'<span class="mini-chip" data-state="{STATES[t.state]}">{escape(t.name)}'
         + (f"<i>{probability(t.score)}</i>" if t.score is not None else "")
         + "</span>"
-        for t in in_force[:CHIPS]
+        for t in tags
     )
-    rest = f'<span class="mini-rest">+{len(in_force) - CHIPS}</span>' if len(in_force) > CHIPS else ""
+    rest = f'<span class="mini-rest">+{n_tags - len(tags)}</span>' if n_tags > len(tags) else ""
     return (
         f'<li class="cell" data-id="{image.pk}"><label class="pick"><input type="checkbox" form="bulk" name="image" '
         f'value="{image.pk}"><span class="visually-hidden">Select {name}</span></label>'

@@ -16,6 +16,7 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.utils.html import format_html
 
+from .. import queue
 from ..actions.access import may
 from ..actions.review import NothingToUndo, undo
 from ..filters import ImageFilter
@@ -30,6 +31,7 @@ SIZE = 60
 FACETS = 40
 RUNS = 20  # in the filter's list
 COUNT_TO = 20_000
+UNDO_AT_ONCE = 20_000  # more edits than these are undone by a worker
 FACET_SECONDS = 10
 
 
@@ -53,8 +55,8 @@ def grid(request: Request, slug: str) -> HttpResponse:
         "f": f,
         "query": f.query_string(),
         "items": found.items,
-        "cells": cells(found.items, f, start=_start(request)),
-        **_pages(f, found, _start(request)),
+        "cells": cells(found.items, f),
+        **_pages(f, found),
     }
     if request.GET.get("part") == "cells":
         return render(request, "tagging/grid.html#more", context)
@@ -81,20 +83,14 @@ def refused(request: Request, error: ValidationError, collection: Collection) ->
     return render(request, "tagging/bad_request.html", context, status=400)
 
 
-def _start(request: Request) -> int:
-    """How many pictures came before on an endless page: only numbers the cells for screen readers."""
-    given = request.GET.get("at", "")
-    return int(given) if given.isdecimal() and len(given) < 9 else 0
-
-
-def _pages(f: ImageFilter, found: Page, start: int) -> dict[str, str]:
+def _pages(f: ImageFilter, found: Page) -> dict[str, str]:
     def link(cursor: str, **more: Any) -> str:
         return "?" + urlencode([*f.params(), ("cursor", cursor), *more.items()]) if cursor else ""
 
     return {
         "next": link(found.next_cursor),
         "prev": link(found.prev_cursor),
-        "more_cells": link(found.next_cursor, part="cells", at=start + len(found.items)),
+        "more_cells": link(found.next_cursor, part="cells"),
     }
 
 
@@ -107,10 +103,13 @@ def _review_tabs(f: ImageFilter) -> list[tuple[str, str, bool]]:
 
 
 def _count(collection: Collection, f: ImageFilter) -> HttpResponse:
+    """How many match, and the run that is tagging them, if one is: asked for after the page is there."""
     n = count_upto(filtered(collection, f), COUNT_TO)
-    if n > COUNT_TO:
-        return HttpResponse(f"more than {COUNT_TO:,} images")
-    return HttpResponse(f"{n:,} image{'' if n == 1 else 's'}")
+    text = f"more than {COUNT_TO:,} images" if n > COUNT_TO else f"{n:,} image{'' if n == 1 else 's'}"
+    run = Run.objects.filter(state=Run.State.RUNNING, collection=collection).order_by("-id").first()
+    if run is None:
+        return HttpResponse(text)
+    return HttpResponse(format_html('{} · <a href="{}">being tagged</a>', text, run.get_absolute_url()))
 
 
 def facets(collection: Collection, f: ImageFilter) -> list[dict[str, Any]]:
@@ -123,15 +122,13 @@ def facets(collection: Collection, f: ImageFilter) -> list[dict[str, Any]]:
         counted = TagCount.objects.filter(collection=collection).annotate(n=total).filter(n__gt=0)
         rows = list(counted.order_by("-n", "tag__key").values_list("tag__name", "n")[:FACETS])
         cache.set(key, rows, FACET_SECONDS)
-    return [
-        {
-            "name": name,
-            "n": n,
-            "on": name in f.tag,
-            "query": f.query_string(tag=tuple(t for t in f.tag if t != name) if name in f.tag else (*f.tag, name)),
-        }
-        for name, n in rows
-    ]
+    others = f.params(tag=())
+
+    def toggled(name: str) -> str:
+        tags = [t for t in f.tag if t != name] if name in f.tag else [*f.tag, name]
+        return urlencode([*(("tag", t) for t in tags), *others])
+
+    return [{"name": name, "n": n, "on": name in f.tag, "query": toggled(name)} for name, n in rows]
 
 
 def facet_key(collection: Collection) -> str:
@@ -211,6 +208,10 @@ def bulk_undo(request: Request, slug: str, batch: uuid.UUID) -> HttpResponse:
         back = collection.get_absolute_url()
     if TagEdit.objects.filter(batch=batch).exclude(image__collection=collection).exists():
         messages.error(request, "That decision belongs to another collection.")
+        return HttpResponseRedirect(back)
+    if TagEdit.objects.filter(batch=batch)[: UNDO_AT_ONCE + 1].count() > UNDO_AT_ONCE:
+        queue.defer("tagging.tasks.undo", str(batch), request.user.pk)
+        messages.info(request, "So many changes are undone in the background; the numbers follow as it goes.")
         return HttpResponseRedirect(back)
     try:
         undone = undo(batch, by=request.user)

@@ -9,6 +9,7 @@ from django.core.cache import cache
 from tagging import queue
 from tagging.models import Collection, ImageAsset, ImageTag, TagEdit
 from tagging.views import bulk as bulk_module
+from tagging.views import grid as grid_module
 
 from .pages import collection, count, images, person, signed_in, states, tagged
 
@@ -204,5 +205,12 @@ def test_many_go_through_the_queue_and_can_be_undone(holiday, monkeypatch):
 
     status = done.redirect_chain[-1][0]
     assert f"{n} changes written" in text_of(client.get(status))
-    client.post(f"{status}undo/")
+    monkeypatch.setattr(grid_module, "UNDO_AT_ONCE", 5)
+    undone = client.post(f"{status}undo/", follow=True)
+    assert "in the background" in text_of(undone)
+    assert all(states(i) == {"dog": S.ACCEPTED} for i in chosen)
+    task, *args = rung[-1]
+    assert task == "tagging.tasks.undo"
+    tasks.undo(*args)
+    tasks.undo(*args)
     assert all(states(i) == {"dog": S.PROPOSED} for i in chosen)

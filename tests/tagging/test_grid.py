@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from tagging.models import Collection, ImageAsset, ImageTag, TagCount
 
-from .pages import collection, count, images, person, signed_in, tagged
+from .pages import a_run, collection, count, images, person, signed_in, tagged
 
 pytestmark = pytest.mark.django_db
 
@@ -168,6 +168,8 @@ def test_the_count_and_the_panel_come_on_demand(holiday):
     client = signed_in("viewer")
     assert client.get("/c/holiday/?part=count").content == b"3 images"
     assert client.get("/c/holiday/?part=count&q=img0001").content == b"1 image"
+    a_run(holiday, list(ImageAsset.objects.all()))
+    assert b"being tagged</a>" in client.get("/c/holiday/?part=count").content
     panel = client.get("/c/holiday/?part=panel").content.decode()
     assert 'name="not_tag"' in panel
     assert "<option>general</option>" in panel
