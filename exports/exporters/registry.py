@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 #: identifier → (label, "module:Class"). The label is here so that a list of formats needs no import.
 BUILT_IN: dict[str, tuple[str, str]] = {
     "csv": ("CSV table", "exports.exporters.csv:CsvExporter"),
+    "jsonl": ("JSON Lines", "exports.exporters.jsonl:JsonlExporter"),
+    "parquet": ("Parquet", "exports.exporters.parquet:ParquetExporter"),
 }
 
 ENTRY_POINTS = "iwtag.exporters"

@@ -1,0 +1,88 @@
+"""JSON Lines: one object per image, UTF-8, the columns of the wide CSV with real lists. Nothing is escaped but JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+from .base import Exporter, ExportOptions, Plan
+from .counting import left_out
+from .reading import NO_SCORE, SCALE, TAG_BITS, TAG_SHIFT, ImageRow, Packed, Record, Source
+
+
+class JsonlOptions(ExportOptions):
+    """What every format is asked, no more."""
+
+
+class JsonlExporter(Exporter[JsonlOptions]):
+    """`{"id", "path", "sha256", "width", "height", "captured_at", "review_state", "caption", "rating", "tags",
+    "scores"}` a line.
+
+    `scores` has one entry per entry of `tags`: null where a person added the tag. `captured_at` is the camera's local
+    time without a zone, or null.
+    """
+
+    identifier = "jsonl"
+    label = "JSON Lines"
+    description = "One object per image, for scripts, pandas and Hugging Face datasets."
+    extension = "jsonl"
+    content_type = "application/x-ndjson; charset=utf-8"
+    Options = JsonlOptions
+
+    def plan(self) -> Plan:
+        images, _ = Source(self.selection, self.options).counts()
+        skipped, warnings = left_out(self.selection, self.options, images)
+        return Plan(images=images, rows=images, skipped=skipped, warnings=warnings)
+
+    def stream(self) -> Iterator[bytes]:
+        yield b""  # the answer's head goes out before the first query
+        source = Source(self.selection, self.options)
+        lines = Lines(source)
+        for page in source.pages():
+            data = lines.encode(page)
+            self.rows += len(page)
+            yield data
+
+
+class Lines:
+    """Records as JSON lines. Names and scores are encoded once, not once a tag: that is what makes it fast."""
+
+    def __init__(self, source: Source) -> None:
+        self._names = source.names
+        self._written: dict[int, str] = {}
+        self._scores: dict[int, str] = {NO_SCORE: "null"}
+
+    def encode(self, page: Sequence[Record]) -> bytes:
+        if len(self._written) > len(self._names.tags):  # the vocabulary was let go
+            self._written.clear()
+        for tag_id in self._names.tags.keys() - self._written.keys():
+            self._written[tag_id] = text(self._names.tags[tag_id].name)
+        return "".join([self._line(image, tags) for image, tags in page]).encode()
+
+    def _line(self, image: ImageRow, packed: Sequence[Packed]) -> str:
+        written, scores = self._written, self._scores
+        for rank in {value >> TAG_SHIFT for value in packed} - scores.keys():
+            scores[rank] = f"{-rank / SCALE:.4g}"
+        tags = ", ".join([written[value & TAG_BITS] for value in packed])
+        said = ", ".join([scores[value >> TAG_SHIFT] for value in packed])
+        when = f'"{image.captured_at.replace(tzinfo=None).isoformat()}"' if image.captured_at else "null"
+        return (
+            f'{{"id": {image.id}, "path": {text(image.path)}, "sha256": "{image.sha256}", "width": {image.width}, '
+            f'"height": {image.height}, "captured_at": {when}, "review_state": "{image.review_state}", '
+            f'"caption": {text(image.caption)}, "rating": {text(image.rating)}, '
+            f'"tags": [{tags}], "scores": [{said}]}}\n'
+        )
+
+
+def text(value: str) -> str:
+    """A JSON string, readable; lone surrogates (from file names that are no UTF-8) as escapes."""
+    encoded = json.dumps(value, ensure_ascii=False)
+    return encoded if encoded.isascii() or _utf8(encoded) else json.dumps(value)
+
+
+def _utf8(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
