@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..adapters.base import Adapter, AdapterOptions, LabelSet, PackedScores, Reply
 from ..models import PolicyVersion, StoredLabelSet
@@ -70,7 +71,7 @@ def stored_labels(digest: str) -> LabelSet:
 
 
 class Proposer:
-    """Applies one channel's thresholds and one policy to replies."""
+    """Applies one channel's thresholds and one policy to replies. Not for several threads."""
 
     def __init__(
         self, adapter: type[Adapter], options: AdapterOptions, policy: CompiledPolicy, *, source: str = ""
@@ -79,6 +80,7 @@ class Proposer:
         self._options = options
         self._policy = policy
         self._source = source
+        self._scores: npt.NDArray[np.float32] | None = None
 
     def propose(self, reply: Reply, labels: LabelSet | None) -> Proposed:
         """What is proposed of one reply. Pure: the same reply gives the same proposal."""
@@ -102,6 +104,11 @@ class Proposer:
         return Proposed(kept, noted, outcome.caption, rating, score, ancestors)
 
     def _thresholds(self, labels: LabelSet, packed: PackedScores) -> Mapping[str, float]:
-        scores = np.zeros(len(labels.names), dtype=np.float32)
-        scores[packed.labels] = packed.probabilities
-        return self._adapter.thresholds(labels, scores, self._options)
+        # one array for all images: zeroing ten thousand labels for each would cost more than all else here
+        if self._scores is None or len(self._scores) != len(labels.names):
+            self._scores = np.zeros(len(labels.names), dtype=np.float32)
+        self._scores[packed.labels] = packed.probabilities
+        try:
+            return self._adapter.thresholds(labels, self._scores, self._options)
+        finally:
+            self._scores[packed.labels] = 0

@@ -7,6 +7,7 @@ prepared is prepared before the transaction begins.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -110,7 +111,7 @@ def _names(results: Iterable[Result]) -> dict[str, tuple[str, tuple[str, ...]]]:
     for result in results:
         if result.proposed:
             for fate in result.proposed.kept:
-                if fate.name not in found:
+                if not vocabulary.known(fate.name) and fate.name not in found:
                     found[fate.name] = (fate.category, result.proposed.ancestors.get(fate.original or fate.name, ()))
     return found
 
@@ -271,21 +272,22 @@ def show(
     before: dict[int, dict[int, int]] = {i: {} for i in ids}
     for image_id, tag_id, state in ImageTag.objects.filter(image_id__in=ids).values_list("image_id", "tag_id", "state"):
         before[image_id][tag_id] = state
-    deltas, rows = Deltas(), []
+    proposed, rows = State.PROPOSED.value, []
+    more: Counter[tuple[int, int]] = Counter()  # (collection, tag) → images more that carry it
     for result in results:
-        stood = before[result.image_id]
-        collection = images[result.image_id][0]
-        for tag_id, state in stood.items():
-            if state == State.PROPOSED:
-                deltas.move(collection, tag_id, State.PROPOSED, None)
+        image_id, stood = result.image_id, before[result.image_id]
+        collection = images[image_id][0]
         new: dict[int, float | None] = {}
         for fate in result.proposed.kept if result.proposed else ():
             known = tag_ids.get(fate.name)
-            if known is not None and stood.get(known) in (None, State.PROPOSED):
+            if known is not None and stood.get(known, proposed) == proposed:
                 new.setdefault(known, fate.score)
-        for tag_id, score in sorted(new.items()):
-            rows.append((result.image_id, tag_id, State.PROPOSED.value, run_id, score))
-            deltas.move(collection, tag_id, None, State.PROPOSED)
+        rows += [(image_id, tag_id, proposed, run_id, score) for tag_id, score in new.items()]
+        more.update([(collection, tag_id) for tag_id in new])
+        more.subtract([(collection, tag_id) for tag_id, state in stood.items() if state == proposed])
+    deltas = Deltas()
+    for (collection, tag_id), n in more.items():
+        deltas.move(collection, tag_id, None, State.PROPOSED, n)
     if any(State.PROPOSED in stood.values() for stood in before.values()):
         ImageTag.objects.filter(image_id__in=ids, state=State.PROPOSED).delete()
     rows.sort()

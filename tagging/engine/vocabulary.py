@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from ..models import Tag, TagAlias
 from ..policy.text import clean, spaced, tag_key
 
-_KNOWN: dict[str, int] = {}
+_KNOWN: dict[str, int] = {}  # by key
+_NAMES: dict[str, int] = {}  # by name as it is said: making the key costs more than all look-ups
 _LIMIT = 500_000
 NAME_LENGTH = 200
 
@@ -15,21 +16,30 @@ NAME_LENGTH = 200
 def forget() -> None:
     """Ask the database again: a tag was merged or deleted by a person meanwhile."""
     _KNOWN.clear()
+    _NAMES.clear()
+
+
+def known(name: str) -> bool:
+    """Was this name met before?"""
+    return name in _NAMES
 
 
 def tag_ids(names: Mapping[str, tuple[str, tuple[str, ...]]]) -> dict[str, int]:
-    """Name → Tag id, for names with (category, ancestors from the nearest up). New terms are made with their parents.
+    """Name → Tag id, of these and all names met before. New terms are made with their parents.
+
+    `names`: name → (category, ancestors from the nearest up).
 
     What a person edited (category, parent, aliases) stays: only missing rows are made. Names are compared by
     `tag_key`; an alias leads to its tag. A name too long for the vocabulary is cut.
     """
-    keys = {name: tag_key(name[:NAME_LENGTH]) for name in names}
-    unknown = {name: keys[name] for name in names if keys[name] and keys[name] not in _KNOWN}
+    if len(_NAMES) > _LIMIT:
+        forget()
+    keys = {name: tag_key(name[:NAME_LENGTH]) for name in names if name not in _NAMES}
+    unknown = {name: key for name, key in keys.items() if key and key not in _KNOWN}
     if unknown:
-        if len(_KNOWN) > _LIMIT:
-            forget()
         _learn(unknown, names)
-    return {name: _KNOWN[key] for name, key in keys.items() if key in _KNOWN}
+    _NAMES.update({name: _KNOWN[key] for name, key in keys.items() if key in _KNOWN})
+    return _NAMES
 
 
 def _learn(unknown: Mapping[str, str], names: Mapping[str, tuple[str, tuple[str, ...]]]) -> None:
