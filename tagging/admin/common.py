@@ -107,7 +107,12 @@ def picture(image: ImageAsset | None, side: int = 96) -> SafeString | str:
         return "–"
     url = reverse("tagging:thumb", args=[image.sha256, 320 if side <= 320 else 1024])
     return format_html(
-        '<img class="iw-thumb" src="{}" alt="{}" width="{}" height="{}" loading="lazy">', url, image.name, side, side
+        '<img class="iw-thumb{}" src="{}" alt="{}" width="{}" height="{}" loading="lazy">',
+        " iw-picture" if side > 200 else "",
+        url,
+        image.name,
+        side,
+        side,
     )
 
 
