@@ -190,7 +190,7 @@ class PackedScores:
     @property
     def probabilities(self) -> npt.NDArray[np.float32]:
         """float32 in 0..1, same order as `labels`."""
-        return (self.scores.astype(np.float32)) / SCORE_SCALE
+        return np.divide(self.scores, SCORE_SCALE, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
