@@ -21,8 +21,11 @@ ROUTERS = {
     "/images": "tagging.api.images.router",
     "/tags": "tagging.api.tags.router",
     "/adapters": "tagging.api.adapters.router",
-    "/policies": "tagging.api.recipes.policies",
-    "/recipes": "tagging.api.recipes.recipes",
+    "/prompts": "tagging.api.prompts.router",
+    "/wordlists": "tagging.api.wordlists.router",
+    "/policies": "tagging.api.policies.policies",
+    "/recipes": "tagging.api.policies.recipes",
+    "/recompute": "tagging.api.policies.recompute",
     "/runs": "tagging.api.runs.router",
     "/exports": "exports.api.router",
 }

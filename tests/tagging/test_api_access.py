@@ -41,6 +41,17 @@ BODIES = {
     "/api/adapters": {"slug": "x", "label": "x", "kind": "wd"},
     "/api/runs": {"collection": "trip", "adapter": "x"},
     "/api/exports": {"collection": "trip", "format": "csv"},
+    "/api/prompts": {"slug": "x"},
+    "/api/prompts/check": {"template": "x"},
+    "/api/prompts/fork": {"version": 1, "slug": "x"},
+    "/api/prompts/{slug}/versions": {"template": "x", "message": "x"},
+    "/api/wordlists": {"slug": "x", "kind": "banned"},
+    "/api/wordlists/{slug}/entries": {"line": "x"},
+    "/api/wordlists/{slug}/aliases": {"alias": "x", "of": "y"},
+    "/api/policies": {"slug": "x"},
+    "/api/policies/preview": {"run": 1},
+    "/api/recipes": {"adapter": "x"},
+    "/api/recompute": {"run": 1, "policy": "x"},
 }
 
 
@@ -49,6 +60,10 @@ def call(client, method, path):
         from django.core.files.uploadedfile import SimpleUploadedFile
 
         return client.post(concrete(path), {"files": [SimpleUploadedFile("a.jpg", b"x")]})
+    if path.endswith("/import"):
+        from django.core.files.uploadedfile import SimpleUploadedFile
+
+        return client.post(concrete(path), {"file": SimpleUploadedFile("a.txt", b"x")})
     query = "?collection=trip" if path == "/api/images" else ""
     body = json.dumps(BODIES.get(path, {}))
     return client.generic(method, concrete(path) + query, body, content_type="application/json")
