@@ -77,7 +77,7 @@ class Command(BaseCommand):
         for note in job.notes[:5]:
             self.stdout.write(f"  {note}")
         if len(job.notes) > 5:
-            self.stdout.write("  … more are listed with the collection's problems.")
+            self.stdout.write("  … and more. The grid shows every unreadable image: filter by errors.")
 
 
 class _Line:
