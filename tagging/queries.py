@@ -195,6 +195,8 @@ class Page:
 
 def page(images: QuerySet[ImageAsset], cursor: str = "", size: int = PAGE_SIZE) -> Page:
     """One page of `filtered(…)`. One query. ValidationError under `cursor` when it is not one of this order."""
+    if images.query.is_empty():  # none(): it has no order that a cursor could belong to
+        return Page([])
     size = max(1, min(size, MAX_PAGE_SIZE))
     order = tuple(str(name) for name in images.query.order_by)
     backward, values = _decode(cursor, order)

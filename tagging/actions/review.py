@@ -41,7 +41,7 @@ __all__ = [
 CAPTION_LENGTH = 10_000
 RATING_LENGTH = 32
 TAGS_PER_DECISION = 500
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")  # PostgreSQL refuses NUL; the others cannot be seen
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")  # databases refuse NUL and half characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +330,7 @@ def _check_caption(caption: str) -> str:
 
 
 def _check_rating(rating: str) -> str:
-    text = clean(rating)
+    text = clean(_CONTROLS.sub("", rating))
     if len(text) > RATING_LENGTH:
         raise ValidationError({"rating": f"A rating has at most {RATING_LENGTH} characters."})
     return text

@@ -25,6 +25,8 @@ def check_name(name: object, field: str = "tags") -> tuple[str, str]:
     """(name as it is written, key as it is compared). ValidationError under `field` when it cannot be a tag."""
     if not isinstance(name, str):
         raise ValidationError({field: f"A tag is text, not {type(name).__name__}."})
+    if any("\ud800" <= c <= "\udfff" for c in name):
+        raise ValidationError({field: "A tag must not contain halves of characters (lone surrogates)."})
     written = spaced(clean(name))
     key = tag_key(name)
     if not key:

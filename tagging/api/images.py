@@ -259,7 +259,7 @@ def decide(request: HttpRequest, image_id: int, payload: DecisionIn) -> object:
         "batch": done.batch,
         "edits": done.edits,
         "changed_by_others": done.changed_by_others,
-        "image": _with_tags(_image(image_id)),
+        "image": _with_tags(done.image),
     }
 
 

@@ -1,9 +1,11 @@
-"""A router whose operations refuse query parameters they do not know: a misspelt filter must not return everything."""
+"""A router whose operations refuse what they cannot mean: query parameters they do not know (a misspelt filter must not
+return everything), and text or numbers that no database can keep."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from functools import cache, wraps
 from typing import Any
 
@@ -12,6 +14,7 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from ninja.constants import NOT_SET
 from ninja.signature import ViewSignature
+from pydantic import BaseModel
 
 from .errors import Problem
 
@@ -40,8 +43,34 @@ def _strict(path: str, view: Callable[..., Any]) -> Callable[..., Any]:
         if unknown := sorted(set(request.GET) - known()):
             names = ", ".join(sorted(known())) or "none"
             raise ValidationError({unknown[0]: f"There is no parameter {unknown[0]!r} here; there are: {names}."})
+        for field, why in _unkeepable(kwargs):
+            raise ValidationError({field: why})
         return view(request, *args, **kwargs)
 
     # ninja reads annotations with the globals of the function it is given, which are not those of the view
     checked.__signature__ = inspect.signature(view, eval_str=True)  # type: ignore[attr-defined]
     return checked
+
+
+def _unkeepable(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """(field, what is wrong) of everything in parsed input that JSON can say and a database cannot keep: NUL, half
+    characters, numbers that are none. The fields of a payload are named as they were sent."""
+    if isinstance(value, str):
+        if "\x00" in value:
+            yield name, "Text must not contain NUL."
+        elif any("\ud800" <= c <= "\udfff" for c in value):
+            yield name, "Text must not contain halves of characters (lone surrogates)."
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            yield name, "Give a finite number."
+    elif isinstance(value, BaseModel):
+        outer = "" if name in ("payload", "filters") else f"{name}."
+        for key in value.model_fields_set:
+            yield from _unkeepable(getattr(value, key), outer + key)
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _unkeepable(key, name)
+            yield from _unkeepable(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _unkeepable(inner, name)

@@ -181,6 +181,25 @@ def test_broken_bodies_are_said(one):
     assert not TagEdit.objects.exists()
 
 
+@pytest.mark.parametrize("text", ["a\\u0000b", "a\\ud800b"])
+def test_text_that_no_database_keeps_is_refused(one, text):
+    client = keyed(person("cy", "administrator"))
+
+    def field(method, url, body=None):
+        answer = client.generic(method, url, body or "", content_type="application/json")
+        return answer.status_code, answer.json().get("field")
+
+    decisions = f"/api/images/{one.pk}/decisions"
+    assert field("POST", decisions, f'{{"caption": "{text}"}}') == (422, "caption")
+    assert field("POST", decisions, f'{{"add": ["{text}"]}}') == (422, "add")
+    assert field("POST", "/api/collections", f'{{"name": "{text}", "kind": "upload"}}') == (422, "name")
+    assert field("POST", "/api/runs", f'{{"collection": "trip", "options": {{"a": "{text}"}}}}') == (422, "options.a")
+    assert field("POST", "/api/runs", '{"collection": "trip", "options": {"a": NaN}}') == (422, "options.a")
+    assert field("GET", "/api/tags?category=a%00b") == (422, "category")
+    assert field("GET", "/api/collections/a%00b") == (422, "slug")
+    assert not TagEdit.objects.exists()
+
+
 def test_an_unexpected_failure_is_a_plain_500(one, monkeypatch, caplog):
     def broken(*args, **kwargs):
         raise RuntimeError("secret detail")
