@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -29,7 +30,7 @@ class Shelf:
 
     collection: Collection
     strip: list[str]  # sha256 of the first images
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: Counter[str]  # by review state
 
     @property
     def total(self) -> int:
@@ -37,15 +38,15 @@ class Shelf:
 
     @property
     def waiting(self) -> int:
-        return self.counts.get(ImageAsset.Review.UNREVIEWED, 0)
+        return self.counts[ImageAsset.Review.UNREVIEWED]
 
     @property
     def skipped(self) -> int:
-        return self.counts.get(ImageAsset.Review.SKIPPED, 0)
+        return self.counts[ImageAsset.Review.SKIPPED]
 
     @property
     def reviewed(self) -> int:
-        return self.counts.get(ImageAsset.Review.REVIEWED, 0)
+        return self.counts[ImageAsset.Review.REVIEWED]
 
 
 @dataclass
@@ -85,18 +86,18 @@ def live(request: Request) -> HttpResponse:
 
 
 def shelves() -> list[Shelf]:
-    """All collections with their first thumbnails and counts by review state: two queries."""
+    """All collections with their first thumbnails and counts of present images by review state: three queries."""
     first = ImageAsset.objects.filter(collection=OuterRef("pk")).usable().order_by("id").values("sha256")
     strips = {f"strip{i}": Subquery(first[i : i + 1]) for i in range(STRIP)}
     collections = list(Collection.objects.annotate(**strips))
-    counts: dict[int, dict[str, int]] = {}
-    # the index image_queue covers this
-    by_state = ImageAsset.objects.order_by().values_list("collection_id", "review_state").annotate(n=Count("id"))
-    for collection_id, state, n in by_state:
-        counts.setdefault(collection_id, {})[state] = n
+    counts: dict[int, Counter[str]] = defaultdict(Counter)
+    images = ImageAsset.objects.order_by()
+    # apart, so that each reads an index only: all of them, then the few that are gone
+    for sign, some in ((1, images), (-1, images.filter(missing_since__isnull=False))):
+        for collection_id, state, n in some.values_list("collection_id", "review_state").annotate(n=Count("id")):
+            counts[collection_id][state] += sign * n
     return [
-        Shelf(c, [sha for i in range(STRIP) if (sha := getattr(c, f"strip{i}"))], counts.get(c.pk, {}))
-        for c in collections
+        Shelf(c, [sha for i in range(STRIP) if (sha := getattr(c, f"strip{i}"))], counts[c.pk]) for c in collections
     ]
 
 

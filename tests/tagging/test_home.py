@@ -53,7 +53,9 @@ def test_unreadable_and_missing_files_are_not_in_the_strip():
     holiday = collection()
     images(holiday, 1, state="error", error="cut short")
     images(holiday, 1, missing_since=timezone.now())
-    assert "/media/thumb/" not in signed_in("viewer").get("/").content.decode()
+    response = signed_in("viewer").get("/")
+    assert "/media/thumb/" not in response.content.decode()
+    assert "1 image wait" in text_of(response)  # what is gone waits for nobody
 
 
 def test_running_work_with_rate_and_time_left():
