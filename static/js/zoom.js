@@ -3,6 +3,7 @@
 // the preview once the preview has fewer pixels than the screen asks for. Buttons inside with data-zoom=in|out|fit|full.
 
 const MAX = 8; // screen pixels per image pixel
+const ENLARGE = 2; // how far a small picture grows to fill the stage
 
 class ZoomView extends HTMLElement {
   connectedCallback() {
@@ -39,7 +40,7 @@ class ZoomView extends HTMLElement {
     const w = this.image.naturalWidth || 1;
     const h = this.image.naturalHeight || 1;
     const box = this.stage.getBoundingClientRect();
-    const k = Math.min(box.width / w, box.height / h, Math.max(1, this.naturalWidth / w));
+    const k = Math.min(box.width / w, box.height / h, Math.max(1, this.naturalWidth / w) * ENLARGE);
     return { w: w * k, h: h * k, box };
   }
 
