@@ -166,14 +166,15 @@ def _progress(job: RecomputeJob, part: reproposing.Slice, seconds: float) -> dic
         "n_skipped": job.n_skipped + part.skipped,
         "tags_before": job.tags_before + part.tags_before,
         "tags_after": job.tags_after + part.tags_after,
-        "gained": _top(Counter(job.gained) + part.gained),
-        "lost": _top(Counter(job.lost) + part.lost),
+        "gained": most_frequent(Counter(job.gained) + part.gained),
+        "lost": most_frequent(Counter(job.lost) + part.lost),
         "seconds": job.seconds + seconds,
     }
 
 
-def _top(counts: Mapping[str, int]) -> dict[str, int]:
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:SUMMARY_TAGS])
+def most_frequent(counts: Mapping[str, int], n: int = SUMMARY_TAGS) -> dict[str, int]:
+    """The n highest counts, highest first (a database may give JSON back in any order)."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:n])
 
 
 def _finish(job: RecomputeJob, state: str, error: str = "") -> None:
@@ -223,8 +224,8 @@ def preview(
         n_changed=len(part.changes),
         tags_before=part.tags_before,
         tags_after=part.tags_after,
-        gained=_top(part.gained),
-        lost=_top(part.lost),
+        gained=most_frequent(part.gained),
+        lost=most_frequent(part.lost),
         examples=[
             {
                 "image": c.row.image_id,

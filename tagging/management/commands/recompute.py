@@ -78,5 +78,5 @@ class Command(BaseCommand):
         )
         for title, counts in (("gained", job.gained), ("lost", job.lost)):
             if counts:
-                words = ", ".join(f"{name} ({n:,})" for name, n in list(counts.items())[:12])
+                words = ", ".join(f"{name} ({n:,})" for name, n in recompute.most_frequent(counts, 12).items())
                 self.stdout.write(f"  {title}: {words}" + (" …" if len(counts) > 12 else ""))
