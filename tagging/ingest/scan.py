@@ -73,6 +73,7 @@ class Scan:
         self._results: list[Outcome] = []
         self._pending: set[Future[Outcome]] = set()
         self._stored_at = time.monotonic()
+        self._skipped = self.tally.skipped  # before this slice, and files that vanished in its hands
         self._again = 0  # files that an earlier slice had counted in the folder where it was cut
         self._cut = ""  # that folder
         self._until: float | None = None
@@ -85,20 +86,19 @@ class Scan:
         cursor = Cursor(**walk) if walk else None
         if cursor:
             self._again, self._cut = cursor.files, cursor.folder
-        skipped = self.tally.skipped
         with ThreadPoolExecutor(self.threads, thread_name_prefix="ingest") as self._pool:
             try:
                 files = self.tree.walk(cursor)
                 size = READING_BATCH
                 while batch := list(islice(files, size)):
                     size = BATCH if self._compare(batch) else READING_BATCH
-                    self.tally.skipped = skipped + self.tree.skipped
+                    self.tally.skipped = self._skipped + self.tree.skipped
                     self.ledger.beat()
                     if self._time_is_up():
                         self._settle()
                         return self.tree.cursor
-                self.tally.skipped = skipped + self.tree.skipped
                 self._settle()
+                self.tally.skipped = self._skipped + self.tree.skipped
             except BaseException:
                 self._pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -125,7 +125,8 @@ class Scan:
             row = known.get(found.path)
             if row is not None:
                 self._seen.add(row.id)
-                if row.sha256 and (found.size < 0 or (row.size == found.size and row.mtime_ns == found.mtime_ns)):
+                read = row.sha256 or self._again  # without a hash it could not be read: once a job is enough
+                if read and (found.size < 0 or (row.size == found.size and row.mtime_ns == found.mtime_ns)):
                     self._unchanged(row)
                     continue
             self._submit(found, row)
@@ -196,7 +197,7 @@ class Scan:
         new = [self._row(r) for r in present if r.known is None and r.found.path not in moved]
         tally = self.tally
         tally.seen += len(results)
-        tally.skipped += len(results) - len(present)
+        self._skipped += len(results) - len(present)
         tally.failed += sum(1 for r in present if r.error)
         tally.moved += len(moved)
         tally.added += len(new)
