@@ -177,16 +177,22 @@ _PROPOSAL = (
 
 
 def _insert(model: type[Any], columns: Sequence[str], rows: Sequence[Sequence[Any]], conflict: str = "") -> None:
-    """Plain rows into a model's table; the values are as the database driver takes them."""
+    """Plain rows into a model's table; the values are as the database driver takes them.
+
+    PostgreSQL takes them by COPY where nothing can conflict (measured: 0.75 instead of 1.1 ms an image in all).
+    """
     if not rows:
         return
     quote = connection.ops.quote_name
-    sql = (
-        f"INSERT INTO {quote(model._meta.db_table)} ({', '.join(map(quote, columns))}) "
-        f"VALUES ({', '.join(['%s'] * len(columns))}) {conflict}"
-    )
+    table, names = quote(model._meta.db_table), ", ".join(map(quote, columns))
     with connection.cursor() as cursor:
-        cursor.executemany(sql, rows)
+        if connection.vendor == "postgresql" and not conflict:
+            with connection.wrap_database_errors, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
+                for row in rows:
+                    copy.write_row(row)
+        else:
+            values = ", ".join(["%s"] * len(columns))
+            cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({values}) {conflict}", rows)
 
 
 def _time(value: datetime) -> Any:
