@@ -4,6 +4,7 @@
 
 const shown = {
   ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Escape: "Esc", " ": "Space", "Ctrl+z": "Ctrl Z",
+  "Shift+ArrowLeft": "⇧ ←", "Shift+ArrowRight": "⇧ →", "Shift+ArrowUp": "⇧ ↑", "Shift+ArrowDown": "⇧ ↓",
 };
 
 export function typing(target) {
@@ -16,7 +17,8 @@ function visible(element) {
 }
 
 function nameOf(event) {
-  return (event.ctrlKey || event.metaKey ? "Ctrl+" : "") + event.key;
+  const shift = event.shiftKey && event.key.length > 1 ? "Shift+" : ""; // "?" and "+" are typed with it
+  return (event.ctrlKey || event.metaKey ? "Ctrl+" : "") + shift + event.key;
 }
 
 function keysOf(element) {

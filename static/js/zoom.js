@@ -1,8 +1,9 @@
 // <zoom-view natural-width="4000" original="/images/1/original"><img></zoom-view>
-// Fits the picture; wheel, pinch, double click and keys zoom; dragging and arrows with Shift pan. The original replaces
-// the preview once the preview has fewer pixels than the screen asks for. Buttons inside with data-zoom=in|out|fit|full.
+// Fits the picture; wheel, pinch, double click and keys zoom; dragging and keys pan. The original replaces the preview
+// once the preview has fewer pixels than the screen asks for. Buttons inside: data-zoom=in|out|fit|full|left|right|up|down.
 
 const MAX = 8; // screen pixels per image pixel
+const STEP = 80; // screen pixels that a key moves the picture
 const ENLARGE = 2; // how far a small picture grows to fill the stage
 
 class ZoomView extends HTMLElement {
@@ -59,6 +60,10 @@ class ZoomView extends HTMLElement {
   in() { this.zoomTo(this.scale * 1.4); }
   out() { this.zoomTo(this.scale / 1.4); }
   fit() { this.zoomTo(1); }
+  left() { this.panBy(STEP, 0); }
+  right() { this.panBy(-STEP, 0); }
+  up() { this.panBy(0, STEP); }
+  down() { this.panBy(0, -STEP); }
   full() { this.zoomTo(this.scale > 1.01 ? 1 : Math.max(this.fullScale, 2)); }
 
   toggleFull(event) {

@@ -157,7 +157,7 @@ def tags(request: Request, pk: int) -> HttpResponseBase:
     """The tags alone: asked for while a run has not reached the image. 204 as long as nothing has changed."""
     image = _image(pk)
     context = _tags_context(request, image)
-    if context["waiting_for"] and not context["seen"]:
+    if context["waiting_for"]:
         return HttpResponse(status=204)
     return render(request, f"{PAGE}#tags", context)
 
