@@ -187,7 +187,11 @@ def _work(ledger: jobs.Ledger, seconds: float | None) -> None:
     if job.archive:
         from . import uploads
 
-        uploads.unpack(ledger)
+        try:
+            uploads.unpack(ledger)
+        except jobs.Interrupted:
+            ledger.release()
+            return
     with scan.Counter(tree_of(job.collection, lambda text: None), ledger):
         cursor = scan.Scan(ledger, tree_of(job.collection, ledger.note), seconds=seconds).run()
     if cursor is not None:

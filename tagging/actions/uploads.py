@@ -17,8 +17,9 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.core.exceptions import ValidationError
 from django.core.files.storage import default_storage
 
+from ..engine import process
 from ..imaging import kinds, storing
-from ..ingest.jobs import Ledger
+from ..ingest.jobs import Interrupted, Ledger
 from ..models import Collection
 
 #: Bounds of a zip, before and while it is unpacked. Photographs hardly compress: a ratio of 20 is generous, but a zip
@@ -159,6 +160,8 @@ def _unpack_entries(archive: zipfile.ZipFile, ledger: Ledger) -> tuple[int, int]
     """How many pictures are there now, and how many entries were left out (folders and system files do not count)."""
     unpacked = left_out = others = 0
     for entry in archive.infolist():
+        if process.stopping():
+            raise Interrupted
         if entry.is_dir() or _is_litter(entry.filename):
             continue
         try:

@@ -27,6 +27,10 @@ class Stopped(Exception):
     """The job is no longer ours: cancelled, or taken over after we were thought dead."""
 
 
+class Interrupted(Exception):
+    """This process is asked to end: leave the job to the next one, which goes on where it stands."""
+
+
 @dataclass(slots=True)
 class Tally:
     """The counters of a job; the same names as its columns."""
@@ -128,7 +132,7 @@ class Ledger:
         """What the next process goes on from, in `cursor`: where the walk was cut, what was counted so far."""
         return {"walk": walk, "tally": asdict(self.tally)}
 
-    def release(self, walk: dict[str, Any]) -> None:
+    def release(self, walk: dict[str, Any] | None = None) -> None:
         """End of a slice: the job stays running, but belongs to nobody until the next token is drained."""
         self.write(owner="", cursor=self.checkpoint(walk))
 

@@ -18,6 +18,7 @@ from itertools import islice
 from django.db import transaction
 from django.utils import timezone
 
+from ..engine import process
 from ..imaging.walk import Cursor, Found, Tree
 from ..models import ImageAsset
 from .jobs import Ledger
@@ -96,7 +97,7 @@ class Scan:
                     self.ledger.beat()
                     if self._time_is_up():
                         self._settle()
-                        return self.tree.cursor
+                        return cursor if self._again and cursor else self.tree.cursor
                 self._settle()
                 self.tally.skipped = self._skipped + self.tree.skipped
             except BaseException:
@@ -107,7 +108,11 @@ class Scan:
 
     def _time_is_up(self) -> bool:
         """The clock starts when the place is passed where the last slice was cut: every slice gets on."""
-        if self.seconds is None or self._again:
+        if self.seconds is None:
+            return False
+        if process.stopping():
+            return True
+        if self._again:
             return False
         if self._until is None:
             self._until = time.monotonic() + self.seconds

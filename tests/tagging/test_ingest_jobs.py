@@ -219,3 +219,18 @@ def test_a_terminal_gets_one_line_rewritten(folder):
     call_command("ingest", str(folder), "--collection", "Trip", stdout=out)
     assert "\r\x1b[K" in out.getvalue()
     assert out.getvalue().splitlines()[-1].count("3 added") == 1
+
+
+def test_a_worker_that_is_asked_to_end_leaves_the_job_at_once(folder, monkeypatch):
+    """Ctrl-C must not wait for the slice; the next worker goes on, and nothing is counted twice."""
+    monkeypatch.setattr(scan, "READING_BATCH", 2)
+    for i in range(12):
+        write(folder / f"{i}.jpg", files.jpeg(seed=i))
+    job = ingest.start_ingest(ingest.create_collection(name="Trip", root=str(folder)))
+    monkeypatch.setattr("tagging.engine.process.stopping", lambda: True)
+    for _ in range(3):
+        job = ingest.run_ingest(job.pk, seconds=20)
+        assert (job.state, job.owner, job.seen) == ("running", "", 2)
+    monkeypatch.undo()
+    job = ingest.run_ingest(job.pk, seconds=20)
+    assert (job.state, job.seen, counts(job)) == ("done", 15, {"added": 15})

@@ -308,3 +308,13 @@ def test_cancelling_a_zip_removes_it(box):
     assert ingest.cancel_ingest(IngestJob.objects.get())
     assert archives(box) == []
     assert paths() == []
+
+
+def test_unpacking_stops_when_the_worker_is_asked_to_end(box, monkeypatch):
+    ingest.add_uploads(box, [upload("x.zip", zipped([("a.jpg", files.jpeg()), ("b.jpg", files.jpeg(seed=1))]))])
+    monkeypatch.setattr("tagging.engine.process.stopping", lambda: True)
+    tasks.ingest(IngestJob.objects.get().pk)
+    job = IngestJob.objects.get()
+    assert (job.state, job.owner, paths()) == ("running", "", [])
+    monkeypatch.setattr("tagging.engine.process.stopping", lambda: False)
+    assert work().added == 2
