@@ -206,7 +206,7 @@ def _insert_predictions(run: Run, results: Sequence[Result], labels: LabelSet | 
         return {}
     at, digest = _time(now), labels.digest if labels else None
     rows = []
-    for key, result in new.items():
+    for key, result in sorted(new.items(), key=lambda item: item[0]):  # one order for all workers: no deadlock
         reply = result.reply
         assert reply is not None
         rating, rating_score = reply.rating or ("", None)

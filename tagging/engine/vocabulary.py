@@ -53,7 +53,8 @@ def _learn(unknown: Mapping[str, str], names: Mapping[str, tuple[str, tuple[str,
             row = (spaced(clean(above))[:NAME_LENGTH], category, _key_of_first(ancestors[i + 1 :]))
             wanted.setdefault(tag_key(above[:NAME_LENGTH]), row)
     _look_up(wanted)
-    missing = {key: row for key, row in wanted.items() if key and key not in _KNOWN}
+    # in the order of keys: two workers that learn the same words in different orders would wait for each other
+    missing = {key: wanted[key] for key in sorted(wanted) if key and key not in _KNOWN}
     if not missing:
         return
     Tag.objects.bulk_create(
