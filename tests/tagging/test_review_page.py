@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import Group, User
-from django.core.files.base import ContentFile
-from django.core.files.storage import default_storage
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -32,7 +29,6 @@ from tagging.models import (
     Tag,
     TagEdit,
 )
-from tagging.models.collections import thumbnail_name
 
 pytestmark = pytest.mark.django_db
 State = ImageTag.State
@@ -453,84 +449,3 @@ def test_the_number_of_queries_does_not_grow_with_the_tags(
     tags = Tag.objects.bulk_create(Tag(name=f"tag {n}", key=f"tag {n}", category=f"c{n % 5}") for n in range(60))
     ImageTag.objects.bulk_create(ImageTag(image=images[0], tag=tag, state=1, run=run, score=0.5) for tag in tags)
     assert len(queries_of(reviewer, "get", url(images[0], "review"))) <= few
-
-
-# -- files ------------------------------------------------------------------------------------------------------------
-def test_thumbnails_are_kept_for_ever_by_their_hash(viewer: Client) -> None:
-    sha256 = hashlib.sha256(b"picture").hexdigest()
-    default_storage.save(thumbnail_name(sha256, 320), ContentFile(b"RIFFwebp"))
-    response = viewer.get(f"/media/thumb/{sha256}/320.webp")
-    assert b"".join(response.streaming_content) == b"RIFFwebp"
-    assert response["Content-Type"] == "image/webp"
-    assert response["Cache-Control"] == "private, max-age=31536000, immutable"
-    assert response["X-Content-Type-Options"] == "nosniff"
-    again = viewer.get(f"/media/thumb/{sha256}/320.webp", HTTP_IF_NONE_MATCH=response["ETag"])
-    assert again.status_code == 304
-
-
-@pytest.mark.parametrize(
-    "name", ["f" * 64 + "/320.webp", "f" * 64 + "/321.webp", "../../db.sqlite3/320.webp", "F/320.webp"]
-)
-def test_a_thumbnail_that_is_not_there_is_a_drawing(viewer: Client, name: str) -> None:
-    response = viewer.get(f"/media/thumb/{name}")
-    assert response.status_code == 404
-    assert response["Cache-Control"] != "private, max-age=31536000, immutable" if "Cache-Control" in response else True
-
-
-def test_pictures_are_for_people_with_a_role(client: Client, images: list[ImageAsset]) -> None:
-    thumb = f"/media/thumb/{'0' * 64}/320.webp"
-    assert client.get(thumb, HTTP_ACCEPT="image/*").status_code == 401
-    assert person("nora").get(thumb).status_code == 403
-
-
-def test_originals_are_shown_as_what_they_are(viewer: Client, images: list[ImageAsset], collection: Collection) -> None:
-    Path(collection.root, "0.jpg").write_bytes(b"\xff\xd8 picture")
-    response = viewer.get(url(images[0], "original"))
-    assert b"".join(response.streaming_content) == b"\xff\xd8 picture"
-    assert response["Content-Type"] == "image/jpeg"
-    assert response["Content-Disposition"] == 'inline; filename="0.jpg"'
-    assert response["X-Content-Type-Options"] == "nosniff"
-    assert response["Content-Security-Policy"] == "default-src 'none'; sandbox"
-    assert viewer.get(url(images[0], "original"), HTTP_IF_NONE_MATCH=response["ETag"]).status_code == 304
-
-
-def test_formats_that_browsers_do_not_draw_are_downloads(
-    viewer: Client, images: list[ImageAsset], collection: Collection
-) -> None:
-    Path(collection.root, "0.jpg").write_bytes(b"II*")
-    for stored, media_type in (("TIFF", "image/tiff"), ("DNG", "application/octet-stream")):
-        ImageAsset.objects.filter(pk=images[0].pk).update(format=stored)
-        response = viewer.get(url(images[0], "original"))
-        assert response["Content-Type"] == media_type
-        assert response["Content-Disposition"].startswith("attachment")
-        assert b"".join(response.streaming_content) == b"II*"
-
-
-def test_an_original_that_is_gone_is_a_drawing(viewer: Client, images: list[ImageAsset]) -> None:
-    response = viewer.get(url(images[0], "original"))
-    assert response.status_code == 404
-    assert response["Content-Type"] == "image/svg+xml"
-
-
-@pytest.mark.parametrize("path", ["../secret.jpg", "/etc/hostname", "a/../../secret.jpg", "link.jpg"])
-def test_no_path_leads_out_of_the_collection(
-    viewer: Client, images: list[ImageAsset], collection: Collection, path: str
-) -> None:
-    root = Path(collection.root)
-    (root.parent / "secret.jpg").write_bytes(b"secret")
-    (root / "link.jpg").symlink_to(root.parent / "secret.jpg")
-    ImageAsset.objects.filter(pk=images[0].pk).update(path=path)
-    response = viewer.get(url(images[0], "original"))
-    assert response.status_code == 404
-    assert b"secret" not in response.content
-
-
-@pytest.mark.parametrize("stored", ["SVG", ""])
-def test_what_is_no_image_is_not_served(
-    viewer: Client, images: list[ImageAsset], collection: Collection, stored: str
-) -> None:
-    Path(collection.root, "0.jpg").write_bytes(b"<svg onload=alert(1)>")
-    ImageAsset.objects.filter(pk=images[0].pk).update(format=stored)
-    response = viewer.get(url(images[0], "original"))
-    assert response.status_code == 404
-    assert b"alert" not in response.content
