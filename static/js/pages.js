@@ -1,5 +1,9 @@
 // Small things of several pages: questions before a button acts, sliders beside numbers, chosen tags, menus that close.
 
+import { typing } from "./keys.js";
+
+const OPEN = "details.menu[open], details.panel-fold[open]"; // what Esc and a click elsewhere close
+
 // <form data-confirm="Sure?">
 document.addEventListener("submit", (event) => {
   const question = event.target.dataset?.confirm;
@@ -43,16 +47,28 @@ document.addEventListener("tag-chosen", (event) => {
 });
 document.addEventListener("click", (event) => {
   event.target.closest(".drop-chip")?.closest(".chosen")?.remove();
-  for (const menu of document.querySelectorAll("details.menu[open]")) {
-    if (!menu.contains(event.target)) menu.open = false;
+  for (const menu of document.querySelectorAll(OPEN)) {
+    if (!menu.contains(event.target) && event.target.isConnected) menu.open = false;
   }
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape") return;
-  const menu = document.querySelector("details.menu[open]");
+  if (event.key !== "Escape" || event.defaultPrevented || typing(event.target)) return;
+  const menu = document.querySelector(OPEN);
   if (!menu) return;
+  event.preventDefault();
   menu.open = false;
   menu.querySelector("summary").focus();
+}, true); // before the page's own meaning of Esc
+
+// an address says what was chosen, not what was left empty
+document.addEventListener("submit", (event) => {
+  if (event.target.method !== "get") return;
+  for (const field of event.target.elements) {
+    if (field.name && field.value === "" && !field.disabled) { field.disabled = true; field.dataset.rested = ""; }
+  }
+});
+window.addEventListener("pageshow", () => {
+  for (const field of document.querySelectorAll("[data-rested]")) { field.disabled = false; delete field.dataset.rested; }
 });
 
 // a page that nobody looks at does not ask for news

@@ -17,7 +17,7 @@ from ..actions.access import may
 from ..actions.uploads import Upload, add_uploads
 from ..models import Collection, ImageAsset, IngestJob
 from .guard import Request, needs
-from .home import workers
+from .home import served, workers
 
 PROBLEMS = 50  # unreadable files listed on the status page
 TALLIES = (
@@ -63,6 +63,18 @@ class Settings(forms.ModelForm):
     class Meta:
         model = Collection
         fields = ("name", "excludes")
+
+    def clean_name(self) -> str:
+        name = " ".join(self.cleaned_data["name"].split())
+        if Collection.objects.filter(name__iexact=name).exclude(pk=self.instance.pk).exists():
+            raise ValidationError(f"There is a collection named {name!r} already.")
+        return name
+
+    def clean_excludes(self) -> list[str]:
+        try:
+            return actions.check_excludes(self.cleaned_data["excludes"])
+        except ValidationError as e:
+            raise ValidationError(e.messages) from None
 
 
 @needs("curate", "GET", "HEAD", "POST")
@@ -164,7 +176,7 @@ def ingest_status(request: Request, slug: str) -> HttpResponse:
     waiting = jobs.filter(state__in=IngestJob.OPEN).order_by("-state", "id")
     job = waiting.first() or jobs.first()
     is_open = job is not None and job.state in IngestJob.OPEN
-    unattended = job is not None and job.state == IngestJob.State.QUEUED and not _served("default")
+    unattended = job is not None and job.state == IngestJob.State.QUEUED and not served(workers(), "default")
     context: dict[str, Any] = {
         "collection": collection,
         "job": job,
@@ -188,7 +200,3 @@ def ingest_status(request: Request, slug: str) -> HttpResponse:
 def _left(job: IngestJob) -> float | None:
     """Seconds until the job ends at its present rate."""
     return (job.total - job.seen) / job.rate if job.total and job.rate and job.total >= job.seen else None
-
-
-def _served(queue: str) -> bool:
-    return any(station.workers for station in workers() if station.queue == queue)

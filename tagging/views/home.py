@@ -116,7 +116,7 @@ def live_context() -> dict[str, Any]:
         "indexing": {job.collection_id for job in jobs},
         "failed": list(failed.select_related("collection").order_by("-finished_at")[:3]),
         "stations": stations,
-        "stalled": bool((running or jobs) and not any(s.workers for s in stations)),
+        "stalled": bool((running and not served(stations, "gpu", "io")) or (jobs and not served(stations, "default"))),
         "every": "2s" if runs or jobs else "15s",
     }
 
@@ -133,3 +133,8 @@ def workers() -> list[Station]:
     alive = list(Worker.objects.alive())
     names = [*QUEUES, *sorted({w.queue for w in alive} - set(QUEUES))]
     return [Station(q, QUEUES.get(q, ""), [w for w in alive if w.queue == q]) for q in names]
+
+
+def served(stations: Iterable[Station], *queues: str) -> bool:
+    """Whether some worker is there for one of the queues."""
+    return any(station.workers for station in stations if station.queue in queues)

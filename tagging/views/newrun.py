@@ -169,7 +169,7 @@ class NewRun:
             recipe,
             collection=self.collection,
             images=images,
-            name=self.name or f"{self.adapter.label} on {self.collection.name}"[:160],
+            name=self.name,
             shown=self.shown,
             priority=int(self.priority or 0),
             by=by,

@@ -19,7 +19,7 @@ from ..actions.access import may
 from ..engine.progress import Progress
 from ..models import Collection, ImageAsset, Proposal, Run
 from .guard import Request, needs
-from .home import with_progress, workers
+from .home import served, with_progress, workers
 from .newrun import NewRun
 
 PAGE = 30
@@ -112,7 +112,7 @@ def run_context(request: Request, found: Run) -> dict[str, Any]:
         "failures": failures(found) if at and at.error else [],
         "failures_read": FAILURES,
         # a run that nobody has taken up: say why
-        "unattended": waiting and not any(s.workers for s in workers()),
+        "unattended": waiting and not served(workers(), "gpu", "io"),
         "may_curate": may(request.user, "curate"),
         "may_review": may(request.user, "review"),
         "verbs": verbs(found, at) if may(request.user, "curate") else [],

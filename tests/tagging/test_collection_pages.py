@@ -111,9 +111,10 @@ def test_settings_change_name_and_excludes_only(folder):
     made.refresh_from_db()
     assert (made.name, made.excludes, made.root) == ("Photographs", ["*/raw/*"], str(folder))
     collection()
-    response = client.post("/c/pictures/settings/", {"name": "Holiday"})
+    response = client.post("/c/pictures/settings/", {"name": "holiday", "excludes": "x" * 301})
     assert response.status_code == 422
-    assert "already exists" in text_of(response)
+    assert "There is a collection named" in text_of(response)
+    assert "at most 300 characters" in text_of(response)
 
 
 # -- uploads -----------------------------------------------------------------------------------------------------------

@@ -93,6 +93,9 @@ def test_workers_and_their_absence():
     )
     text = text_of(client.get("/"))
     assert "no worker is running" not in text.lower()
+    job = IngestJob.objects.create(collection=holiday)  # that one needs another worker
+    assert "no worker is running" in text_of(client.get("/")).lower()
+    job.delete()
     assert "wd loaded" in text
     Worker.objects.update(beat_at=beat - timedelta(minutes=5))
     assert "no worker is running" in text_of(client.get("/")).lower()
