@@ -5,14 +5,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
+from django.core.exceptions import ValidationError
 from django.db.models import Count, QuerySet
-from django.http import HttpRequest
-from ninja import Schema, Status
+from django.http import HttpRequest, HttpResponse
+from ninja import File, Form, Schema, Status, UploadedFile
 from pydantic import Field
 
 from prompts import actions
+from prompts.files import MAX_BYTES, PromptFile, from_imageworks, read, write
 from prompts.models import Prompt, PromptVersion, Wordlist
-from prompts.rendering import VARIABLES, TemplateProblem, check_template, free_variables, from_taggui
+from prompts.rendering import VARIABLES, PromptError, TemplateProblem, check_template, free_variables, from_taggui
+from prompts.transfer import as_file, import_prompts
 
 from .auth import allow
 from .listing import Cursor, Limit, Listing, by_id
@@ -88,6 +91,13 @@ class TextIn(Schema):
     model_config = {"extra": "forbid"}
 
 
+class ImportedOut(Schema):
+    prompt: str
+    id: int
+    number: int
+    new: bool = Field(description="False where the newest version says the same.")
+
+
 class ProblemOut(Schema):
     part: str
     line: int
@@ -146,6 +156,50 @@ def check_prompt(request: HttpRequest, payload: TextIn) -> object:
     variables = {} if problems else {**free_variables(system), **free_variables(template)}
     found = [{"part": p.part, "line": p.line, "message": p.message} for p in problems]
     return {"problems": found, "system": system, "template": template, "variables": variables}
+
+
+@router.post("/import", response={201: list[ImportedOut]}, summary="Import files", operation_id="import_prompts")
+def import_files(
+    request: HttpRequest,
+    files: File[list[UploadedFile]],
+    form: Form[Literal["ours", "taggui", "imageworks"]] = "ours",
+) -> object:
+    """Files with front matter and template, or Imageworks profiles: new versions, all or nothing."""
+    by = allow(request, "curate", "write")
+    found: list[PromptFile] = []
+    for sent in files:
+        name = sent.name or "prompt"
+        if (sent.size or 0) > MAX_BYTES:
+            raise ValidationError({"files": f"{name}: larger than 1 MB."})
+        try:
+            text = sent.read().decode("utf-8-sig")
+            found += from_imageworks(text) if form == "imageworks" else [read(text, name, taggui=form == "taggui")]
+        except UnicodeDecodeError:
+            raise ValidationError({"files": f"{name}: not UTF-8."}) from None
+        except PromptError as error:
+            raise ValidationError({"files": [f"{name}: {p}." for p in error.problems]}) from None
+    saved = import_prompts(found, by=by)
+    rows = [{"prompt": v.prompt.slug, "id": v.pk, "number": v.number, "new": new} for v, new in saved]
+    return Status(201, rows)
+
+
+@router.get(
+    "/{slug}/export",
+    response=None,
+    summary="Export as a file",
+    operation_id="export_prompt",
+    openapi_extra={"responses": {200: {"description": "The file", "content": {"text/markdown": {}}}}},
+)
+def export_file(request: HttpRequest, slug: str, number: int | None = None) -> HttpResponse:
+    """Front matter and template of the newest version, or of the one of that number."""
+    allow(request, "read")
+    versions = _prompt(slug).versions.select_related("prompt").order_by("-number")
+    found = versions.first() if number is None else versions.filter(number=number).first()
+    if found is None:
+        raise PromptVersion.DoesNotExist(f"The prompt {slug!r} has no version {number or 'yet'}.")
+    answer = HttpResponse(write(as_file(found)), content_type="text/markdown; charset=utf-8")
+    answer["Content-Disposition"] = f'attachment; filename="{slug}-v{found.number}.md"'
+    return answer
 
 
 @router.get("/variables", response=list[str], summary="Variables of templates", operation_id="list_prompt_variables")

@@ -63,7 +63,7 @@ def call(client, method, path):
     if path.endswith("/import"):
         from django.core.files.uploadedfile import SimpleUploadedFile
 
-        return client.post(concrete(path), {"file": SimpleUploadedFile("a.txt", b"x")})
+        return client.post(concrete(path), {n: SimpleUploadedFile("a.txt", b"x") for n in ("file", "files")})
     query = "?collection=trip" if path == "/api/images" else ""
     body = json.dumps(BODIES.get(path, {}))
     return client.generic(method, concrete(path) + query, body, content_type="application/json")

@@ -170,3 +170,16 @@ def test_reviewers_look_but_do_not_change():
     reader = keyed(person("rita", "reviewer"), ["read", "write"])
     assert get(reader, "/wordlists") == []
     post(reader, "/wordlists", 403, slug="x", kind="banned")
+
+
+def test_prompt_files_come_in_and_go_out(client):
+    sent = [SimpleUploadedFile("a.md", b"---\nname: A\n---\nTag {tags}"), SimpleUploadedFile("b.txt", b"B")]
+    answer = client.post("/api/prompts/import", {"files": sent, "form": "taggui"})
+    assert answer.status_code == 201, answer.content
+    assert [(row["prompt"], row["number"], row["new"]) for row in answer.json()] == [("a", 1, True), ("b", 1, True)]
+    text = client.get("/api/prompts/a/export").content.decode()
+    assert text.endswith("## template\nTag {{ tags }}\n")
+    bad = client.post("/api/prompts/import", {"files": [SimpleUploadedFile("c.md", b"---\nx: 1\n---\n")]})
+    assert (bad.status_code, bad.json()["field"]) == (422, "files")
+    assert bad.json()["detail"].startswith("c.md: c.md, line 2: unknown field 'x'")
+    get(client, "/prompts/a/export?number=7", 404)
