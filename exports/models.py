@@ -14,14 +14,27 @@ class ExportJob(models.Model):
 
     queued → running → done | failed | cancelled. A job whose owner died is queued again and starts its file anew: the
     file appears under its name only when it is whole.
+
+    A job that writes beside the images has a `step`, and entries. Its plan ends as `planned` and waits for a person;
+    then it is queued again to write (it goes on where it was interrupted), and later perhaps to undo: `undone`.
     """
 
     class State(models.TextChoices):
         QUEUED = "queued", "queued"
         RUNNING = "running", "running"
+        PLANNED = "planned", "to be looked at"
         DONE = "done", "done"
         FAILED = "failed", "failed"
         CANCELLED = "cancelled", "cancelled"
+        UNDONE = "undone", "undone"
+
+    class Step(models.TextChoices):
+        """What a job that writes beside the images is at."""
+
+        PLAN = "plan", "planning"
+        WRITE = "write", "planning, then writing"
+        APPLY = "apply", "writing"
+        UNDO = "undo", "undoing"
 
     collection = models.ForeignKey(Collection, models.CASCADE, related_name="exports")
     format = models.CharField(max_length=24)
@@ -30,6 +43,8 @@ class ExportJob(models.Model):
         default=dict, blank=True, help_text="Which images, as in the grid's address; empty means all."
     )
     state = models.CharField(max_length=10, choices=State, default=State.QUEUED)
+    step = models.CharField(max_length=8, choices=Step, blank=True, help_text="Empty for an export to a file.")
+    summary = models.JSONField(default=dict, blank=True, help_text="Counts of files and words of the entries.")
     owner = models.CharField(max_length=160, blank=True)
     token = models.BigIntegerField(default=0)
     lease_until = models.DateTimeField(null=True, blank=True)
@@ -86,6 +101,11 @@ class ExportEntry(models.Model):
     fields = models.JSONField(default=dict, help_text="Field → words to write, kind, and each word's change with why.")
     written = models.JSONField(default=dict, help_text="Field → the words in it that are iwtag's.")
     notes = models.JSONField(default=list)
+    n_added = models.PositiveIntegerField(default=0)
+    n_removed = models.PositiveIntegerField(default=0)
+    n_kept = models.PositiveIntegerField(default=0)
+    n_withheld = models.PositiveIntegerField(default=0)
+    texts = models.BooleanField(default=False, help_text="A caption or another text changes.")
     seen = models.JSONField(null=True, help_text="Size, mtime_ns and inode when planned; null: there was no file.")
     sha_before = models.CharField(max_length=64, blank=True)
     sha_after = models.CharField(max_length=64, blank=True)

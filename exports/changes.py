@@ -1,0 +1,68 @@
+"""What an entry of the ledger changes, word by word, as a person thinks of it.
+
+One tag stands in several fields (flat, in two hierarchies, among what iwtag says of itself); a person sees it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .models import ExportEntry
+from .xmp.merge import Kind, compare_key
+
+#: Where the fields disagree (a person had put the word into one of them), what happens most is what is shown.
+_WEIGHT: dict[str, int] = {"removed": 3, "added": 2, "withheld": 1, "kept": 0}
+_SEPARATOR = {"lr:hierarchicalSubject": "|", "mediapro:CatalogSets": "|"}
+_PATHS = ("digiKam:TagsList", "MicrosoftPhoto:LastKeywordXMP", *_SEPARATOR)
+_LOOK_ALIKES = str.maketrans({"\uff5c": "|", "\u2215": "/"})
+
+
+@dataclass(slots=True)
+class Word:
+    """A tag and what happens to it. `paths` are its places in the hierarchy, levels joined by " › "."""
+
+    name: str
+    kind: Kind
+    why: str
+    paths: list[str] = field(default_factory=list)
+    fields: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text that changes: caption, label."""
+
+    field: str
+    before: str
+    after: str
+
+
+def words(described: Mapping[str, Any]) -> list[Word]:
+    """The words of an entry's `fields`: removed, added, withheld, then those that stay; else in the order of writing."""
+    found: dict[str, Word] = {}
+    for name, what in described.items():
+        for text, kind, why in what.get("changes", ()):
+            levels = text.split(_SEPARATOR.get(name, "/")) if name in _PATHS else [text]
+            leaf = levels[-1].translate(_LOOK_ALIKES) if name in _PATHS else text
+            word = found.setdefault(compare_key(leaf), Word(leaf, kind, why))
+            if _WEIGHT[kind] > _WEIGHT[word.kind]:
+                word.kind, word.why = kind, why
+            word.fields.append(name)
+            path = " › ".join(level.translate(_LOOK_ALIKES) for level in levels)
+            if len(levels) > 1 and path not in word.paths:
+                word.paths.append(path)
+    return sorted(found.values(), key=lambda w: -_WEIGHT[w.kind])
+
+
+def texts(described: Mapping[str, Any]) -> list[Text]:
+    return [Text(name, what["before"], what["after"]) for name, what in described.items() if "after" in what]
+
+
+def count(entry: ExportEntry) -> None:
+    """Fill in the entry's numbers of words by kind."""
+    kinds = [w.kind for w in words(entry.fields)]
+    entry.n_added, entry.n_removed = kinds.count("added"), kinds.count("removed")
+    entry.n_kept, entry.n_withheld = kinds.count("kept"), kinds.count("withheld")
+    entry.texts = bool(texts(entry.fields))
