@@ -191,6 +191,7 @@ Q_CLUSTER: dict[str, Any] = {
 }
 
 # -- people
+AUTHENTICATION_BACKENDS = ["iwtag_site.auth.Backend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
