@@ -35,7 +35,6 @@ class JsonlExporter(Exporter[JsonlOptions]):
         return Plan(images=images, rows=images, skipped=skipped, warnings=warnings)
 
     def stream(self) -> Iterator[bytes]:
-        yield b""  # the answer's head goes out before the first query
         source = Source(self.selection, self.options)
         lines = Lines(source)
         for page in source.pages():

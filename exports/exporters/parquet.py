@@ -76,22 +76,33 @@ class ParquetExporter(Exporter[ParquetOptions]):
 class Table:
     """A Parquet file in the making: `add` pages, `drain` what was written so far, `close` for the rest."""
 
-    def __init__(self, row_group: int = ROW_GROUP) -> None:
-        """ExportError without pyarrow."""
+    def __init__(self, row_group: int = ROW_GROUP, *, text: bool = False) -> None:
+        """`text` adds a column of that name after `file_name`. ExportError without pyarrow."""
         self.pa = arrow()
         self._pipe = _Pipe()
         self._row_group = row_group
         self._batches: list[Any] = []
         self._waiting = 0
         self.schema = _schema(self.pa)
+        if text:
+            self.schema = self.schema.insert(1, self.pa.field("text", self.pa.string()))
         parquet = arrow("pyarrow.parquet")
         self._writer = parquet.ParquetWriter(self._pipe, self.schema, compression="zstd")
 
     def add(
-        self, names: Names, page: Sequence[Record] | Sequence[DetailedRecord], paths: Sequence[str] | None = None
+        self,
+        names: Names,
+        page: Sequence[Record] | Sequence[DetailedRecord],
+        paths: Sequence[str] | None = None,
+        texts: Sequence[str] | None = None,
     ) -> None:
         """Rows of one page. `paths` names the files other than they are named in the collection."""
-        self._batches.append(_batch(self.pa, self.schema, names, page, paths))
+        columns = _columns_of(self.pa, names, page, paths)
+        if texts is not None:
+            columns["text"] = self.pa.array([_clean(text) for text in texts], self.pa.string())
+        self._batches.append(
+            self.pa.RecordBatch.from_arrays([columns[name] for name in self.schema.names], schema=self.schema)
+        )
         self._waiting += len(page)
         if self._waiting >= self._row_group:
             self._flush()
@@ -167,33 +178,33 @@ def _schema(pa: Any) -> Any:
     )
 
 
-def _batch(
-    pa: Any, schema: Any, names: Names, page: Sequence[Record] | Sequence[DetailedRecord], paths: Sequence[str] | None
-) -> Any:
+def _columns_of(
+    pa: Any, names: Names, page: Sequence[Record] | Sequence[DetailedRecord], paths: Sequence[str] | None
+) -> dict[str, Any]:
     images = [record.image for record in page]
     offsets = np.zeros(len(page) + 1, np.int32)
     np.cumsum([len(record.tags) for record in page], out=offsets[1:])
-    ids, ranks, sources = _columns(names, page, int(offsets[-1]))
+    ids, ranks, (kinds, which) = _columns(names, page, int(offsets[-1]))
     used, index = np.unique(ids, return_inverse=True)
-    words = pa.array([names.tags[int(pk)].name for pk in used], pa.string())
+    words = pa.array([_clean(names.tags[int(pk)].name) for pk in used], pa.string())
     unsure = ranks == NO_SCORE
     scores = pa.array(np.where(unsure, 0, -ranks / SCALE).astype(np.float32), mask=unsure)
-    kinds, which = sources
     when = _updated([image.id for image in images])
-    columns = [
-        pa.array([_clean(p) for p in (paths if paths is not None else [i.path for i in images])], pa.string()),
-        pa.array([image.sha256 for image in images], pa.string()),
-        pa.array([image.width for image in images], pa.int32()),
-        pa.array([image.height for image in images], pa.int32()),
-        pa.array([image.caption for image in images], pa.string()),
-        pa.array([image.rating for image in images], pa.string()),
-        pa.ListArray.from_arrays(offsets, words.take(pa.array(index))),
-        pa.ListArray.from_arrays(offsets, scores),
-        pa.ListArray.from_arrays(offsets, pa.array(kinds, pa.string()).take(pa.array(which))),
-        pa.array([image.review_state == ImageAsset.Review.REVIEWED for image in images], pa.bool_()),
-        pa.array([when.get(image.id) for image in images], schema.field("updated").type),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+    files = paths if paths is not None else [image.path for image in images]
+    reviewed = [image.review_state == ImageAsset.Review.REVIEWED for image in images]
+    return {
+        "file_name": pa.array([_clean(path) for path in files], pa.string()),
+        "sha256": pa.array([image.sha256 for image in images], pa.string()),
+        "width": pa.array([image.width for image in images], pa.int32()),
+        "height": pa.array([image.height for image in images], pa.int32()),
+        "caption": pa.array([_clean(image.caption) for image in images], pa.string()),
+        "rating": pa.array([image.rating for image in images], pa.string()),
+        "tags": pa.ListArray.from_arrays(offsets, words.take(pa.array(index))),
+        "scores": pa.ListArray.from_arrays(offsets, scores),
+        "source": pa.ListArray.from_arrays(offsets, pa.array(kinds, pa.string()).take(pa.array(which))),
+        "reviewed": pa.array(reviewed, pa.bool_()),
+        "updated": pa.array([when.get(image.id) for image in images], pa.timestamp("us", tz="UTC")),
+    }
 
 
 def _columns(
@@ -220,6 +231,6 @@ def _updated(ids: Sequence[int]) -> dict[int, Any]:
     return {pk: reviewed or added for pk, reviewed, added in rows}
 
 
-def _clean(path: str) -> str:
+def _clean(text: str) -> str:
     """File names that are no UTF-8 cannot stand in a Parquet string as they are."""
-    return path.encode(errors="replace").decode()
+    return text if text.isascii() else text.encode(errors="replace").decode()

@@ -18,6 +18,16 @@ BUILT_IN: dict[str, tuple[str, str]] = {
     "csv": ("CSV table", "exports.exporters.csv:CsvExporter"),
     "jsonl": ("JSON Lines", "exports.exporters.jsonl:JsonlExporter"),
     "parquet": ("Parquet", "exports.exporters.parquet:ParquetExporter"),
+    "txt": ("Caption files (.txt, .caption)", "exports.exporters.text_sidecars:CaptionFileExporter"),
+    "imagefolder": ("Hugging Face ImageFolder", "exports.exporters.imagefolder:ImageFolderExporter"),
+    "webdataset": ("WebDataset shards", "exports.exporters.webdataset:WebDatasetExporter"),
+    "coco": ("COCO captions", "exports.exporters.listings:CocoExporter"),
+    "fiftyone": ("FiftyOne", "exports.exporters.listings:FiftyOneExporter"),
+    "label_studio": ("Label Studio", "exports.exporters.label_studio:LabelStudioExporter"),
+    "preferences": ("Preference pairs (DPO)", "exports.exporters.preferences:PreferenceExporter"),
+    "hydrus": ("Hydrus sidecars", "exports.exporters.text_sidecars:HydrusExporter"),
+    "danbooru": ("Danbooru tag list (CSV)", "exports.exporters.vocabulary:DanbooruExporter"),
+    "lightroom": ("Lightroom keyword list", "exports.exporters.vocabulary:LightroomExporter"),
 }
 
 ENTRY_POINTS = "iwtag.exporters"

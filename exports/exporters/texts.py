@@ -17,9 +17,12 @@ from typing import Literal
 Flavour = Literal["kohya", "ai_toolkit", "onetrainer", "plain"]
 Order = Literal["score", "alphabet", "category", "character_first", "shuffled"]
 
+#: Trainers that take a line for a prompt of its own.
+ONE_LINE = ("kohya", "onetrainer")
 FIELDS = ("trigger", "caption", "tags", "rating", "name")
 _FIELD = re.compile(r"\{(" + "|".join(FIELDS) + r")\}")
 _ANY_FIELD = re.compile(r"\{([^{}]*)\}")
+_BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")
 _PARENTHESES = re.compile(r"(?<!\\)([()])")
 _LOOK_ALIKES = {",": "\uff0c", ";": "\uff1b", "|": "\uff5c", "{": "\uff5b", "}": "\uff5d", ".": "\uff0e"}
 
@@ -67,8 +70,10 @@ class TextWriter:
         self.changed: dict[str, str] = {}
         self._parts = _parts(style.template)
         marks = style.separator.strip()
+        if style.flavour != "plain":
+            marks += ","
         if style.flavour == "kohya":
-            marks += ",|{}"
+            marks += "|{}"
         self._forbidden = {c: _LOOK_ALIKES[c] for c in marks if c in _LOOK_ALIKES}
 
     def text(
@@ -81,24 +86,32 @@ class TextWriter:
         values = {
             "trigger": self.style.trigger.strip(),
             "caption": self._line(caption),
-            "tags": self.style.separator.join(dict.fromkeys(self._tag(t.name) for t in chosen)),
+            "tags": self.style.separator.join(dict.fromkeys(filter(None, (self.tag(t.name) for t in chosen)))),
             "rating": rating,
             "name": name,
         }
-        return fill(self._parts, values)
+        text = fill(self._parts, values)
+        return _BREAKS.sub(" ", text).strip() if self.style.flavour in ONE_LINE else text
 
-    def _tag(self, name: str) -> str:
-        text = name.replace(" ", "_") if self.style.underscores else name
-        safe = "".join(self._forbidden.get(c, c) for c in text)
-        if safe != text:
+    def safe(self, name: str) -> str:
+        """The name without what would end the tag or the line; equal where nothing is in the way."""
+        text = name if self.style.flavour == "plain" else _BREAKS.sub(" ", name).strip()
+        return "".join(self._forbidden.get(c, c) for c in text)
+
+    def tag(self, name: str) -> str:
+        """A tag as it stands in the text."""
+        safe = self.safe(name)
+        if safe != name:
             self.changed[name] = safe
+        if self.style.underscores:
+            safe = safe.replace(" ", "_")
         if self.style.escape_parentheses:
             safe = _PARENTHESES.sub(r"\\\1", safe)
         return safe
 
     def _line(self, caption: str) -> str:
         """kohya and OneTrainer take a line for a prompt: theirs get one line."""
-        if self.style.flavour in ("kohya", "onetrainer"):
+        if self.style.flavour in ONE_LINE:
             return " ".join(caption.split())
         return caption.strip()
 
