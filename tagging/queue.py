@@ -33,8 +33,8 @@ def _push(path: str, args: tuple[object, ...], cluster: str | None) -> bool:
 
     try:
         async_task(path, *args, cluster=cluster or DEFAULT, ack_failure=True, save=False, task_name=path[-90:])
-    except Exception:
-        log.exception("the queue could not be reached; the sweeper will try again")
+    except Exception as e:
+        log.error("the queue could not be reached, the sweeper will try again: %s", e)
         return False
     return True
 
@@ -45,8 +45,8 @@ def waiting(queue: str) -> int:
 
     try:
         return int(get_broker(queue).queue_size())
-    except Exception:
-        log.exception("the queue %s could not be reached", queue)
+    except Exception as e:
+        log.error("the queue %s could not be reached: %s", queue, e)
         return 0
 
 

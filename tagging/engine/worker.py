@@ -64,7 +64,7 @@ def drain(queue: str) -> bool:
         try:
             process(chunk, end)
         except LeaseLost:
-            log.warning("%s was taken over by another worker", chunk)
+            log.warning("%s is no longer this worker's: it was taken over, or deleted", chunk)
         except Exception:
             log.exception("%s", chunk)
             failures += 1
