@@ -48,3 +48,22 @@ def test_running_work_moves_by_itself_and_keeps_the_focus(
     expect(page.locator(f"#run-link-{run.pk}")).to_be_focused()  # news do not take the keyboard away
     page.get_by_role("link", name=f"Review {holiday.name}").click()
     expect(page.locator("#image-name")).to_be_visible()
+
+
+@pytest.mark.parametrize(("viewport", "dark"), [(WIDE, False), (NARROW, True)], ids=["1280-light", "390-dark"])
+def test_the_smaller_pages_are_accessible(
+    open_page: OpenPage, holiday: Collection, curator: User, viewport: dict[str, int], dark: bool
+) -> None:
+    make_run(holiday, "Failed", Run.State.FAILED)
+    Run.objects.filter(name="Failed").update(error="model.onnx is missing. Put it there.")
+    IngestJob.objects.create(collection=holiday, state="done", seen=6, added=6, notes=["a note"])
+    image = holiday.images.first()
+    assert image is not None
+    holiday.images.filter(pk=image.pk).update(state="error", error="The file is cut short.")
+    failed = Run.objects.get(name="Failed")
+    page = open_page("/tags/", curator, viewport, dark)
+    addresses = ["/tags/?collection=holiday", "/runs/", f"/runs/{failed.pk}/", "/c/holiday/settings/"]
+    for address in ["/tags/", *addresses, "/c/holiday/ingest/status/", "/c/holiday/?q=nothing", "/c/holiday/?run=x"]:
+        page.goto(address)
+        assert_accessible(page)
+        assert_no_sideways_scroll(page)
