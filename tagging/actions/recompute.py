@@ -140,7 +140,7 @@ def _step(job: RecomputeJob, reproposer: Reproposer) -> bool:
         return False
     part = reproposer.apply(rows)
     for attempt in range(3):
-        shown = reproposing.prepare_shown(job.run, part.changes)
+        shown = reproposing.prepare_shown(job.run, part.changes, reproposer.tag_ids)
         try:
             with transaction.atomic():
                 values = _progress(job, part, time.perf_counter() - began)
@@ -152,6 +152,7 @@ def _step(job: RecomputeJob, reproposer: Reproposer) -> bool:
             if attempt == 2:
                 raise
             vocabulary.forget()
+            reproposer.tag_ids.clear()
     for name, value in values.items():
         setattr(job, name, value)
     return True

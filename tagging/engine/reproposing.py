@@ -66,7 +66,8 @@ class Change:
     caption: str
     old: list[str]
     new: list[str]
-    kept: Callable[[], list[Kept]]
+    scores: Sequence[float | None]  # of `new`
+    kept: Callable[[], list[Kept]]  # the same in full
 
     @property
     def state(self) -> str:
@@ -101,6 +102,7 @@ class Reproposer:
         self._bulk: dict[str, bulk.BulkPolicy] = {}
         self._bulk_fits = bulk.fits(policy)
         self._run = run
+        self.tag_ids: dict[str, int] = {}  # of words met, for `prepare_shown`
 
     def rows(self, after: int, limit: int) -> list[Row]:
         """The next proposals of the run by id, with their predictions: one query."""
@@ -137,12 +139,13 @@ class Reproposer:
                     self._same(result, row, len(found.names))
                 else:
                     kept = partial(self._kept_of_bulk, row.labels or "", found)
-                    self._compare(result, Change(row, found.tags, "", [], found.names, kept))
+                    self._compare(result, Change(row, found.tags, "", [], found.names, found.scores, kept))
             else:
                 proposed = self._proposer.propose(_reply(row), stored_labels(row.labels) if row.labels else None)
                 text = json.dumps(proposed.tags_json(), ensure_ascii=False)
                 names = [fate.name for fate in proposed.kept]
-                change = Change(row, text, proposed.caption, [], names, partial(_kept, proposed))
+                scores = [fate.score for fate in proposed.kept]
+                change = Change(row, text, proposed.caption, [], names, scores, partial(_kept, proposed))
                 self._compare(result, change)
         return result
 
@@ -155,8 +158,10 @@ class Reproposer:
         row = change.row
         before = json.loads(row.tags)
         change.old = [fate[0] for fate in before if fate[3] != "dropped"]
-        # equal texts are equal; PostgreSQL writes its JSON in its own way
-        if change.caption == row.caption and (row.tags == change.tags or before == json.loads(change.tags)):
+        same = row.tags == change.tags
+        if not same and connection.vendor == "postgresql":  # which writes JSON in its own way
+            same = before == json.loads(change.tags)
+        if same and change.caption == row.caption:
             self._same(result, row, len(change.new))
             return
         result.tags_before += len(change.old)
@@ -226,21 +231,26 @@ class Shown(NamedTuple):
     caption: str
 
 
-def prepare_shown(run: Run, changes: Sequence[Change]) -> dict[int, Shown]:
-    """What goes on the images that show this run now, by image. New words become tags here, before the transaction."""
+def prepare_shown(run: Run, changes: Sequence[Change], known: dict[str, int]) -> dict[int, Shown]:
+    """What goes on the images that show this run now, by image. New words become tags here, before the transaction.
+
+    `known`: tag ids by name, filled as words are met. Clear it where a tag turns out to be gone.
+    """
     by_image = {change.row.image_id: change for change in changes}
     showing = ImageAsset.objects.filter(pk__in=list(by_image), proposed_by=run).values_list("pk", flat=True)
-    kept = {pk: by_image[pk].kept() for pk in showing}
-    names = {tag.name: (tag.category, tag.ancestors) for tags in kept.values() for tag in tags}
-    ids = vocabulary.tag_ids(names)
+    shown = [by_image[pk] for pk in showing]
+    unknown = [change for change in shown if not known.keys() >= set(change.new)]
+    names = {t.name: (t.category, t.ancestors) for change in unknown for t in change.kept() if t.name not in known}
+    known.update(vocabulary.tag_ids(names))
     return {
-        pk: Shown(
-            {ids[tag.name]: tag.score for tag in reversed(tags) if tag.name in ids},
-            max((tag.score for tag in tags if tag.score is not None), default=None),
-            by_image[pk].state,
-            by_image[pk].caption,
+        change.row.image_id: Shown(
+            # of two words that are one tag the first counts
+            {known[n]: s for n, s in zip(reversed(change.new), reversed(change.scores), strict=True) if n in known},
+            max((score for score in change.scores if score is not None), default=None),
+            change.state,
+            change.caption,
         )
-        for pk, tags in kept.items()
+        for change in shown
     }
 
 

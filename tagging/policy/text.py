@@ -65,6 +65,8 @@ def clean(text: str) -> str:
 
     Zero-width joiners between emoji are removed too: a tag is compared by what one sees as words.
     """
+    if text.isascii() and text.isprintable():  # nothing to normalise: nearly every word there is
+        return " ".join(text.split())
     return _SPACE.sub(" ", _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))).strip()
 
 
@@ -75,7 +77,7 @@ def is_kaomoji(text: str) -> bool:
 
 def spaced(text: str) -> str:
     """Underscores as spaces, except in kaomoji. Expects cleaned text."""
-    return text if is_kaomoji(text) else _SPACE.sub(" ", text.replace("_", " ")).strip()
+    return text if "_" not in text or is_kaomoji(text) else _SPACE.sub(" ", text.replace("_", " ")).strip()
 
 
 def tag_key(name: str) -> str:

@@ -33,7 +33,7 @@ def again(outcome: Outcome) -> list[Candidate]:
 
 
 @relaxed
-@given(s.specs, s.lists, s.tags)
+@given(s.specs, s.lists, s.candidates)
 def test_applying_a_policy_to_its_own_result_changes_nothing(spec, lists, candidates):
     policy = compiled(spec, lists)
     first = policy.apply(candidates, thresholds=THRESHOLDS)
@@ -54,7 +54,7 @@ def test_scored_tags_may_come_in_any_order(spec, lists, candidates, rng):
 
 
 @relaxed
-@given(s.specs, s.lists, s.tags)
+@given(s.specs, s.lists, s.candidates)
 def test_limits_forced_words_triggers_and_names_hold(spec, lists, candidates):
     policy = compiled(spec, lists)
     outcome = policy.apply(candidates, thresholds=THRESHOLDS)
@@ -77,7 +77,7 @@ def test_limits_forced_words_triggers_and_names_hold(spec, lists, candidates):
 
 
 @relaxed
-@given(s.specs, s.lists, s.tags, st.text(max_size=200), st.lists(s.words, max_size=8))
+@given(s.specs, s.lists, s.candidates, st.text(max_size=200), st.lists(s.words, max_size=8))
 @example(
     {}, (WordList("bans", "banned", ["cat"]),), [Candidate("black cat", "general", 0.9)], "The cat. Cat-like cat!", []
 )
@@ -94,7 +94,7 @@ def test_nothing_banned_comes_out_of_tags_or_caption(spec, lists, candidates, ca
 
 
 @relaxed
-@given(s.specs, s.lists, s.tags)
+@given(s.specs, s.lists, s.candidates)
 def test_every_candidate_has_a_fate_with_a_reason(spec, lists, candidates):
     outcome = compiled(spec, lists).apply(candidates, thresholds=THRESHOLDS)
     said = [f for f in outcome.tags if f.source == "m"]
