@@ -22,4 +22,4 @@ class Backend(ModelBackend):
                 found = found.filter(Q(user=user_obj) | Q(group__user=user_obj)).distinct()
             rows = found.values_list("content_type__app_label", "codename")
             user_obj._perm_cache = {f"{app}.{codename}" for app, codename in rows}
-        return user_obj._perm_cache  # type: ignore[no-any-return]
+        return user_obj._perm_cache
