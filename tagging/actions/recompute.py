@@ -95,7 +95,8 @@ def run_recompute(
         return job
     if not job.n_done:
         job.n_total = Proposal.objects.filter(run=job.run).count()
-    while _step(job, reproposer):
+    watch = _Watch()
+    while _step(job, reproposer, watch):
         if report:
             report(job)
         if end is not None and time.monotonic() >= end:
@@ -131,19 +132,31 @@ def _alive(job: RecomputeJob) -> bool:
     return bool(job.lease_until and job.lease_until > timezone.now()) and owner_alive(job.owner) is not False
 
 
-def _step(job: RecomputeJob, reproposer: Reproposer) -> bool:
+class _Watch:
+    """Seconds since it was last asked: what a slice's write costs is counted with the next."""
+
+    def __init__(self) -> None:
+        self._at = time.perf_counter()
+
+    def lap(self) -> float:
+        before, self._at = self._at, time.perf_counter()
+        return self._at - before
+
+
+def _step(job: RecomputeJob, reproposer: Reproposer, watch: _Watch) -> bool:
     """One slice, computed and then written at once with the cursor. False when the job is over or no longer ours."""
-    began = time.perf_counter()
     rows = reproposer.rows(job.cursor, reproposing.SLICE)
     if not rows:
+        _held(job).update(seconds=F("seconds") + watch.lap())
         _finish(job, State.DONE)
         return False
     part = reproposer.apply(rows)
+    values = _progress(job, part)
     for attempt in range(3):
         shown = reproposing.prepare_shown(job.run, part.changes, reproposer.tag_ids)
         try:
             with transaction.atomic():
-                values = _progress(job, part, time.perf_counter() - began)
+                values["seconds"] += watch.lap()
                 if not _held(job).update(**values, lease_until=timezone.now() + LEASE):
                     return False
                 reproposing.write(job.run, job.pk, job.policy_version_id, part, shown)
@@ -158,7 +171,7 @@ def _step(job: RecomputeJob, reproposer: Reproposer) -> bool:
     return True
 
 
-def _progress(job: RecomputeJob, part: reproposing.Slice, seconds: float) -> dict[str, Any]:
+def _progress(job: RecomputeJob, part: reproposing.Slice) -> dict[str, Any]:
     return {
         "cursor": part.last,
         "n_total": max(job.n_total, job.n_done + part.done),
@@ -169,7 +182,7 @@ def _progress(job: RecomputeJob, part: reproposing.Slice, seconds: float) -> dic
         "tags_after": job.tags_after + part.tags_after,
         "gained": most_frequent(Counter(job.gained) + part.gained),
         "lost": most_frequent(Counter(job.lost) + part.lost),
-        "seconds": job.seconds + seconds,
+        "seconds": job.seconds,
     }
 
 
