@@ -157,8 +157,8 @@ def harden() -> Any:
             while not process.stopping():
                 members = {p.sentinel: p for p in (*self.pool, self.monitor, self.pusher)}
                 for handle in wait(list(members), 0.5):
-                    if not process.stopping() and not planned(members[handle]):  # type: ignore[index]
-                        give_up(members[handle])  # type: ignore[index]
+                    if not process.stopping() and not planned(members[handle]):
+                        give_up(members[handle])
                     time.sleep(0.1)
 
         def reincarnate(self, member: Any) -> None:

@@ -35,7 +35,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, collection: str, adapter: str, recipe: str, **options: Any) -> None:
         target = find_collection(collection)
         chosen = find_recipe(recipe) if recipe else adapter_recipe(adapter)
-        images = target.images.all().usable()  # type: ignore[attr-defined]
+        images = target.images.all().usable()
         if options["unreviewed"]:
             images = images.unreviewed()
         try:

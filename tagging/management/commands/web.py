@@ -91,18 +91,17 @@ def make_server(host: str, port: int, threads: int) -> Any:
     from cheroot import wsgi
     from django.core.wsgi import get_wsgi_application
 
+    class Server(wsgi.Server):
+        def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
+            if msg and "shutting down" not in msg:
+                log.log(level, msg.strip(), exc_info=traceback)
+
     check_free(host, port)  # cheroot says no more than "No socket could be created"
-    server = wsgi.Server(
+    server = Server(
         (host, port), get_wsgi_application(), numthreads=threads, request_queue_size=64, timeout=30, shutdown_timeout=1
     )
-    server.error_log = _log
     try:
         server.prepare()
     except OSError as e:
         raise CommandError(why_not(host, port, e)) from None
     return server
-
-
-def _log(message: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
-    if message and "shutting down" not in message:
-        log.log(level, message.strip(), exc_info=traceback)
