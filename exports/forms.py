@@ -55,7 +55,12 @@ class NewExport:
     @cached_property
     def options(self) -> SchemaForm:
         model = registry.exporter_class(self.format).Options
-        return SchemaForm(model, data=self.data if self.bound else None)
+        if self.bound:
+            return SchemaForm(model, data=self.data)
+        # another format was chosen: what was set before stays where it fits
+        asked = SchemaForm(model, data=self.data)
+        carry = {name: value for name, value in asked.raw().items() if asked.prefix + name in self.data}
+        return SchemaForm(model, carry=carry)
 
     @cached_property
     def filter(self) -> ImageFilter:

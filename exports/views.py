@@ -108,7 +108,9 @@ def new(request: Request) -> HttpResponse:
         verb = request.POST.get("do", "start")
         try:
             if verb == "download" and form.exporter:
-                return redirect(f"{reverse('exports:csv', args=[form.chosen.slug])}?{form.query_string()}")
+                return redirect(
+                    f"{reverse('exports:stream', args=[form.chosen.slug, form.format])}?{form.query_string()}"
+                )
             if verb == "start":
                 form.start(by=request.user)
                 return redirect("exports:jobs")
@@ -121,11 +123,13 @@ def new(request: Request) -> HttpResponse:
 
 
 @needs("curate")
-def csv(request: Request, slug: str) -> HttpResponseBase:
-    """A CSV at once, as a stream. The address takes the grid's filter, and options as `options-NAME`."""
+def stream(request: Request, slug: str, format: str) -> HttpResponseBase:
+    """The file at once, as a stream. The address takes the grid's filter, and options as `options-NAME`."""
     collection = get_object_or_404(Collection, slug=slug)
+    if format not in registry.registered():
+        raise Http404(f"There is no export format {format!r}.")
     try:
-        exporter = _exporter(collection, request.GET)
+        exporter = _exporter(collection, format, request.GET)
     except ValidationError as e:
         return _bad(request, " ".join(f"{k}: {' '.join(v)}" for k, v in e.message_dict.items()))
     response = StreamingHttpResponse(_pieces(exporter), content_type=exporter.content_type)
@@ -135,16 +139,16 @@ def csv(request: Request, slug: str) -> HttpResponseBase:
     return response
 
 
-def _exporter(collection: Collection, query: QueryDict) -> Exporter[Any]:
+def _exporter(collection: Collection, format: str, query: QueryDict) -> Exporter[Any]:
     given = query.copy()
-    options = SchemaForm(registry.exporter_class("csv").Options, data=query)
+    options = SchemaForm(registry.exporter_class(format).Options, data=query)
     for name in [name for name in given if name.startswith(options.prefix)]:
         if name.removeprefix(options.prefix) not in options.properties:
             raise ValidationError({name: "There is no such option."})
         del given[name]
     if not options.is_valid():
         raise ValidationError({name or "options": lines for name, lines in options.errors.items()})
-    return actions.get_exporter(collection, "csv", options.cleaned, given)
+    return actions.get_exporter(collection, format, options.cleaned, given)
 
 
 def _pieces(exporter: Exporter[Any]) -> Iterator[bytes]:

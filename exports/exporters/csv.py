@@ -144,7 +144,7 @@ class _Scores(dict[int, str]):
 
 def _when(image: ImageRow) -> str:
     """The camera's local time, without a zone: EXIF does not say which."""
-    return image.captured_at.replace(tzinfo=None).isoformat() if image.captured_at else ""
+    return image.captured_at.isoformat().removesuffix("+00:00") if image.captured_at else ""
 
 
 class _Wide:

@@ -7,6 +7,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from exports.actions import create_export, run_export
+from exports.exporters import registry
 from exports.models import ExportJob
 from tagging import queue
 
@@ -177,3 +178,20 @@ def test_a_file_that_vanished_is_not_a_500(curator, holiday, settings):
     settings.MEDIA_ROOT = settings.MEDIA_ROOT / "elsewhere"
     response = curator.get(reverse("exports:download", args=[job.pk]))
     assert response.status_code == 404
+
+
+def test_another_format_keeps_what_fits(curator, holiday):
+    page = curator.get(
+        reverse("exports:new") + "?collection=holiday&format=csv&options-proposed=true&options-min_score=x"
+    )
+    form = page.context["form"]
+    assert form.options["proposed"].value is True
+    assert form.options["min_score"].value == "0"
+
+
+def test_every_format_streams(curator, holiday):
+    for name, _ in registry.choices():
+        response = curator.get(reverse("exports:stream", args=["holiday", name]))
+        assert response.status_code == 200, name
+        assert b"a.jpg" in b"".join(response) or name not in ("csv", "jsonl"), name
+    assert curator.get(reverse("exports:stream", args=["holiday", "nope"])).status_code == 404
