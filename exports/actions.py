@@ -32,7 +32,7 @@ from tagging.queries import filtered
 
 from .exporters.base import Exporter, ExportError, Selection
 from .exporters.registry import UnknownFormat, exporter_class
-from .models import ExportJob
+from .models import ExportEntry, ExportJob
 
 log = logging.getLogger(__name__)
 TASK = "exports.tasks.export"
@@ -64,7 +64,7 @@ def get_exporter(
         checked = found.Options.model_validate(dict(options or {}))
     except OptionsError as e:
         raise ValidationError({name or "options": lines for name, lines in messages_of(e).items()}) from None
-    return found(_selection(collection, filter), checked)
+    return found(selection(collection, filter), checked)
 
 
 def parse_filter(given: Mapping[str, Any] | None) -> ImageFilter:
@@ -79,7 +79,7 @@ def parse_filter(given: Mapping[str, Any] | None) -> ImageFilter:
         raise ValidationError({"filter": [f"{k}: {' '.join(v)}" for k, v in e.message_dict.items()]}) from None
 
 
-def _selection(collection: Collection, given: Mapping[str, Any] | ImageFilter | None) -> Selection:
+def selection(collection: Collection, given: Mapping[str, Any] | ImageFilter | None) -> Selection:
     f = given if isinstance(given, ImageFilter) else parse_filter(given)
     if not f.active:
         return Selection.of(collection)
@@ -102,14 +102,14 @@ def create_export(
         collection=collection,
         format=format,
         options=exporter.options.model_dump(mode="json"),
-        filter=_as_json(f),
+        filter=filter_as_json(f),
         created_by_id=by.pk if by and by.is_authenticated else None,
     )
     queue.defer(TASK, job.pk)
     return job
 
 
-def _as_json(f: ImageFilter) -> dict[str, Any]:
+def filter_as_json(f: ImageFilter) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in f.params():
         if name in ("tag", "not_tag"):
@@ -120,7 +120,8 @@ def _as_json(f: ImageFilter) -> dict[str, Any]:
 
 
 def run_export(job_id: int) -> ExportJob:
-    """Write the job's file, if nobody else does. What goes wrong is stored on the job, never raised.
+    """Write the job's file, or do its next step beside the images, if nobody else does. What goes wrong is stored on
+    the job, never raised.
 
     The file appears in the storage when it is whole, and on the job when it is in the storage. A job that was
     interrupted starts anew. ExportJob.DoesNotExist when there is no such job.
@@ -129,18 +130,23 @@ def run_export(job_id: int) -> ExportJob:
     if job is None:
         return ExportJob.objects.get(pk=job_id)
     try:
-        _write(job)
+        if job.step:
+            from . import in_place  # it is built on this module
+
+            in_place.work(job)
+        else:
+            _write(job)
     except Stopped:
         log.info("export %s was stopped", job_id)
     except ExportError as e:
-        _finish(job, State.FAILED, error=str(e))
+        finish(job, State.FAILED, error=str(e))
     except ValidationError as e:  # the collection's tags, runs or formats changed since it was asked for
-        _finish(job, State.FAILED, error=" ".join(e.messages))
+        finish(job, State.FAILED, error=" ".join(e.messages))
     except OSError as e:
-        _finish(job, State.FAILED, error=f"The file cannot be written: {e.strerror or e}.")
+        finish(job, State.FAILED, error=f"The file cannot be written: {e.strerror or e}.")
     except Exception as e:
         log.exception("export %s failed", job_id)
-        _finish(job, State.FAILED, error=f"{type(e).__name__}: {e}")
+        finish(job, State.FAILED, error=f"{type(e).__name__}: {e}")
     job.refresh_from_db()
     return job
 
@@ -155,7 +161,10 @@ def cancel_export(job: ExportJob) -> bool:
 
 
 def delete_export(job: ExportJob) -> None:
-    """Remove a job with its file; one that still runs stops."""
+    """Remove a job with its file; one that still runs stops. ExportError while files that it wrote beside the images
+    are in force: the job is what can undo them, and knows which words in them are iwtag's."""
+    if job.entries.filter(state__in=(ExportEntry.State.DONE, ExportEntry.State.WRITING)).exists():
+        raise ExportError("This export wrote files beside the images: undo it first, then it can be deleted.")
     cancel_export(job)
     if job.file:
         default_storage.delete(job.file)
@@ -166,7 +175,7 @@ def sweep() -> None:
     """Ring again for jobs whose doorbell was lost or whose owner died. Called each minute on the default cluster."""
     now = timezone.now()
     for job in ExportJob.objects.filter(state__in=OPEN).order_by("id"):
-        if job.state == State.RUNNING and not _held(job):
+        if job.state == State.RUNNING and not held(job):
             ExportJob.objects.filter(pk=job.pk, token=job.token, state=State.RUNNING).update(
                 state=State.QUEUED, owner="", lease_until=None, token=F("token") + 1, n_rows=0
             )
@@ -178,7 +187,7 @@ def sweep() -> None:
             queue.defer(TASK, job.pk)
 
 
-def _held(job: ExportJob) -> bool:
+def held(job: ExportJob) -> bool:
     """True while somebody who lives works on it."""
     alive = owner_alive(job.owner) if job.owner else False
     return alive is not False and bool(job.lease_until and job.lease_until > timezone.now())
@@ -187,7 +196,7 @@ def _held(job: ExportJob) -> bool:
 def _claim(job_id: int) -> ExportJob | None:
     """Take a queued job, or one whose owner is gone; None when it is another's or over."""
     job = ExportJob.objects.select_related("collection").filter(pk=job_id, state__in=OPEN).first()
-    if job is None or (job.state == State.RUNNING and _held(job)):
+    if job is None or (job.state == State.RUNNING and held(job)):
         return None
     ours = ExportJob.objects.filter(pk=job.pk, token=job.token, state=job.state).update(
         state=State.RUNNING,
@@ -203,21 +212,21 @@ def _claim(job_id: int) -> ExportJob | None:
     return job
 
 
-def _report(job: ExportJob, **values: Any) -> None:
+def report(job: ExportJob, **values: Any) -> None:
     """One fenced write; it renews the lease. Stopped once the job is lost."""
     ours = ExportJob.objects.filter(pk=job.pk, token=job.token, state=State.RUNNING)
     if not ours.update(**{"lease_until": timezone.now() + LEASE, **values}):
         raise Stopped
 
 
-def _finish(job: ExportJob, state: str, **values: Any) -> None:
+def finish(job: ExportJob, state: str, **values: Any) -> None:
     with contextlib.suppress(Stopped):
-        _report(job, state=state, owner="", lease_until=None, finished_at=timezone.now(), **values)
+        report(job, state=state, owner="", lease_until=None, finished_at=timezone.now(), **values)
 
 
 def _write(job: ExportJob) -> None:
     exporter = get_exporter(job.collection, job.format, job.options, job.filter)
-    _report(job, n_total=exporter.plan().rows)
+    report(job, n_total=exporter.plan().rows)
     folder = _work_folder(job)
     try:
         temporary = folder / "export"
@@ -227,17 +236,17 @@ def _write(job: ExportJob) -> None:
                 f.write(piece)
                 sha256.update(piece)
                 if time.monotonic() - reported >= 1:
-                    _report(job, n_rows=exporter.rows)
+                    report(job, n_rows=exporter.rows)
                     reported = time.monotonic()
             f.flush()
             os.fsync(f.fileno())
         size = temporary.stat().st_size
-        _report(job, n_rows=exporter.rows)  # still ours: only now may the file appear
+        report(job, n_rows=exporter.rows)  # still ours: only now may the file appear
         name = _publish(temporary, f"exports/{job.pk}-{job.token}/{exporter.file_name}")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     try:
-        _report(
+        report(
             job,
             state=State.DONE,
             owner="",

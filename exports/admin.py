@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
@@ -16,6 +16,7 @@ from tagging.admin.collections import TONES
 from tagging.admin.common import BigAdmin, ReadOnly, as_json, confirmed, mark
 
 from . import actions
+from .exporters.base import ExportError
 from .models import ExportEntry, ExportJob
 
 
@@ -77,9 +78,15 @@ class ExportJobAdmin(ReadOnly[ExportJob]):
     )
     def remove(self, request: HttpRequest, queryset: QuerySet[ExportJob], data: dict[str, Any]) -> str:
         jobs = list(queryset)
+        deleted = 0
         for job in jobs:
-            actions.delete_export(job)
-        return f"{len(jobs)} deleted."
+            try:
+                actions.delete_export(job)
+            except ExportError as e:
+                self.message_user(request, f"{job}: {e}", messages.WARNING)
+            else:
+                deleted += 1
+        return f"{deleted} deleted."
 
     def has_steer_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("exports.change_exportjob")

@@ -40,7 +40,7 @@ class Text:
 
 
 def words(described: Mapping[str, Any]) -> list[Word]:
-    """The words of an entry's `fields`: removed, added, withheld, then those that stay; else in the order of writing."""
+    """The words of an entry's `fields`: removed, added, withheld, then those that stay."""
     found: dict[str, Word] = {}
     for name, what in described.items():
         for text, kind, why in what.get("changes", ()):

@@ -25,6 +25,7 @@ from .xmp.merge import compare_key
 from .xmp.packet import Packet, Property, Refused
 
 State, Action = ExportEntry.State, ExportEntry.Action
+TEXT = "text"  # the field of a file that is one text as a whole, see `text_files`
 _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 
 
@@ -86,6 +87,8 @@ def _describe(planned: fields.Plan) -> dict[str, Any]:
     for prop, before, after in planned.texts:
         if before != after:
             described[str(prop)] = {"before": before, "after": after}
+    if planned.details is not None:
+        described[str(fields.DETAILS)] = {"structs_before": planned.details[0], "structs": planned.details[1]}
     return described
 
 
@@ -100,6 +103,7 @@ def apply(entries: Sequence[ExportEntry], *, fsync: bool = True) -> None:
     for entry in entries:
         if entry.state != State.PLANNED or not entry.selected:
             continue
+        entry.error = ""
         try:
             before = _bytes_as_planned(entry)
             after = build(before, entry.fields)
@@ -113,7 +117,9 @@ def apply(entries: Sequence[ExportEntry], *, fsync: bool = True) -> None:
     _save(entries)
     for entry, data in ready:
         try:
-            safe_write.replace(Path(entry.target), data, seen=_seen(entry), verify=_verifier(entry), fsync=fsync)
+            safe_write.replace(
+                Path(entry.target), data, seen=_seen(entry), verify=_verifier(entry), fsync=fsync, mark=_mark(entry)
+            )
             entry.state = State.DONE
         except WriteRefused as e:
             entry.state, entry.error = State.FAILED, str(e)
@@ -122,11 +128,15 @@ def apply(entries: Sequence[ExportEntry], *, fsync: bool = True) -> None:
 
 def build(before: bytes, described: Mapping[str, Any]) -> bytes:
     """The new content of a sidecar from its old one (empty: there was none) and an entry's `fields`. Refused."""
+    if TEXT in described:
+        return str(described[TEXT]["after"]).encode()
     packet = Packet(before) if before else Packet.new()
     for name, what in described.items():
         prop = _property(name)
         if "words" in what:
             packet.set_array(prop, what["words"], what["kind"])
+        elif "structs" in what:
+            packet.set_structs(prop, what["structs"])
         elif prop in (fields.RATING, fields.LABEL):
             packet.set_plain(prop, what["after"])
         else:
@@ -136,14 +146,20 @@ def build(before: bytes, described: Mapping[str, Any]) -> bytes:
 
 def verify(data: bytes, described: Mapping[str, Any]) -> None:
     """Read the words back with another parser (expat) than the one that wrote them. Raises WriteRefused."""
+    if TEXT in described:
+        return  # compared byte by byte already
     try:
         root = ElementTree.fromstring(data)
     except ElementTree.ParseError as e:
         raise WriteRefused(f"the new content does not read back: {e}") from None
     for name, what in described.items():
+        prop = _property(name)
+        if "structs" in what:
+            if len(root.findall(f".//{prop.qname}/{_RDF}Bag/{_RDF}li")) != len(what["structs"]):
+                raise WriteRefused(f"the new content does not read back: {name}")
+            continue
         if "words" not in what:
             continue
-        prop = _property(name)
         found = [li.text or "" for li in root.iterfind(f".//{prop.qname}/{_RDF}{what['kind']}/{_RDF}li")]
         if found != what["words"]:
             raise WriteRefused(f"the new content does not read back: {name} would be {found!r}")
@@ -166,6 +182,11 @@ def _bytes_as_planned(entry: ExportEntry) -> bytes:
     if sha256(data) != entry.sha_before:
         raise WriteRefused("changed by another program since the plan was made")
     return data
+
+
+def _mark(entry: ExportEntry) -> str:
+    """In the names of temp files, so that a job sweeps only its own."""
+    return f"{entry.job_id}-"
 
 
 def _seen(entry: ExportEntry) -> Seen | None:
@@ -193,6 +214,7 @@ _PROPERTIES = {
         fields.IMAGE_DESCRIPTION,
         fields.RATING,
         fields.LABEL,
+        fields.DETAILS,
     )
 }
 
@@ -214,7 +236,7 @@ def settle(job: ExportJob | None = None) -> int:
     folders = set()
     for entry in entries:
         path = Path(entry.target)
-        folders.add(path.parent)
+        folders.add((path.parent, _mark(entry)))
         try:
             now = sha256(path.read_bytes())
         except FileNotFoundError:
@@ -230,8 +252,8 @@ def settle(job: ExportJob | None = None) -> int:
             entry.state = State.FAILED
             entry.error = "interrupted, and changed by another program since: look at the file"
     _save(entries)
-    for folder in folders:
-        safe_write.sweep(folder)
+    for folder, mark in folders:
+        safe_write.sweep(folder, mark)
     return len(entries)
 
 
@@ -240,32 +262,57 @@ def undo(entries: Iterable[ExportEntry], *, fsync: bool = True) -> tuple[int, li
     """Take written entries back, newest first; (how many, what could not be undone and why).
 
     Where the file is what we left, its old bytes come back exactly (a file we made goes). Where somebody wrote since,
-    only our words are taken out and theirs stay.
+    only our words are taken out and theirs stay. An undo that was interrupted may be done again. Give it some dozens
+    at a time: their rows are committed together at the end.
     """
-    undone, problems = 0, []
+    touched: list[ExportEntry] = []
+    among_others: list[ExportEntry] = []
+    problems = []
     for entry in sorted(entries, key=lambda e: -e.pk):
         if entry.state != State.DONE:
             continue
+        touched.append(entry)
         try:
-            _undo_one(entry, fsync)
+            exact = _undo_one(entry, fsync)
         except (WriteRefused, Refused) as e:
+            entry.error = f"not undone: {e}"
             problems.append(f"{entry.target}: {e}")
             continue
-        entry.state = State.UNDONE
-        undone += 1
-        _save([entry])
-    return undone, problems
+        entry.state, entry.error = State.UNDONE, ""
+        if not exact:
+            among_others.append(entry)
+    _save(touched)
+    _disown(among_others)
+    return len(touched) - len(problems), problems
 
 
-def _undo_one(entry: ExportEntry, fsync: bool) -> None:
+def _disown(undone: Sequence[ExportEntry]) -> None:
+    """Words that an undo took out below a newer export of ours are no longer that one's: else the next export would
+    think that a person had removed them."""
+    newer = ExportEntry.objects.filter(target__in=[e.target for e in undone], state=State.DONE)
+    by_target: dict[str, list[ExportEntry]] = {}
+    for row in newer if undone else ():
+        by_target.setdefault(row.target, []).append(row)
+    for entry in undone:
+        for row in by_target.get(entry.target, ()):
+            for name, what in entry.fields.items():
+                gone = {compare_key(w) for w, kind, _ in what.get("changes", ()) if kind == "added"}
+                row.written[name] = [w for w in row.written.get(name, ()) if compare_key(w) not in gone]
+            row.save(update_fields=["written"])
+
+
+def _undo_one(entry: ExportEntry, fsync: bool) -> bool:
+    """True when the file is as it was before the entry, False when others' work stays in it."""
     path = Path(entry.target)
     seen = Seen.of(path)
     if seen is None:
-        return  # taken away by someone: nothing of ours is left there
+        return True  # taken away by someone: nothing of ours is left there
     try:
         now = path.read_bytes()
     except OSError as e:
         raise WriteRefused(f"cannot be read: {e.strerror or e}") from None
+    if entry.seen and sha256(now) == entry.sha_before:
+        return True  # undone before an interruption, or by hand
     if sha256(now) == entry.sha_after:
         if entry.action == Action.CREATE:
             safe_write.remove(path, seen=seen, fsync=fsync)
@@ -273,15 +320,22 @@ def _undo_one(entry: ExportEntry, fsync: bool) -> None:
             old = zlib.decompress(bytes(entry.backup or b""))
             if sha256(old) != entry.sha_before:
                 raise WriteRefused("the backup is damaged")
-            safe_write.replace(path, old, seen=seen, fsync=fsync)
-        return
+            safe_write.replace(path, old, seen=seen, fsync=fsync, mark=_mark(entry))
+        return True
     data = _without_ours(now, entry)
     if data != now:
-        safe_write.replace(path, data, seen=seen, fsync=fsync)
+        safe_write.replace(path, data, seen=seen, verify=_well_formed, fsync=fsync, mark=_mark(entry))
+    return False
+
+
+def _well_formed(data: bytes) -> None:
+    verify(data, {})
 
 
 def _without_ours(now: bytes, entry: ExportEntry) -> bytes:
     """The content that others edited since, with what this entry added taken out and what it removed put back."""
+    if TEXT in entry.fields:
+        raise WriteRefused("edited by someone since iwtag wrote it; their text stays")
     packet = Packet(now)
     for name, what in entry.fields.items():
         prop = _property(name)
@@ -291,6 +345,9 @@ def _without_ours(now: bytes, entry: ExportEntry) -> bytes:
             words = [w for w in packet.values(prop) or [] if compare_key(w) not in added]
             there = {compare_key(w) for w in words}
             packet.set_array(prop, words + [w for w in removed if compare_key(w) not in there], what["kind"])
+        elif "structs" in what:
+            if packet.structs(prop) == what["structs"]:
+                packet.set_structs(prop, what["structs_before"])
         elif packet.text(prop) == what["after"]:
             setter = packet.set_plain if prop in (fields.RATING, fields.LABEL) else packet.set_text
             setter(prop, what["before"])

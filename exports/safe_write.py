@@ -51,17 +51,24 @@ class Seen:
 
 
 def replace(
-    path: Path, data: bytes, *, seen: Seen | None, verify: Callable[[bytes], None] | None = None, fsync: bool = True
+    path: Path,
+    data: bytes,
+    *,
+    seen: Seen | None,
+    verify: Callable[[bytes], None] | None = None,
+    fsync: bool = True,
+    mark: str = "",
 ) -> None:
     """Make `path` hold exactly `data`.
 
     `seen` is what `Seen.of(path)` said when the plan was made: a file that changed, came or went since is refused.
-    `verify` gets the bytes read back from the disk and raises to refuse. Raises WriteRefused, with the original
+    `verify` gets the bytes read back from the disk and raises to refuse. `mark` begins the temp file's name, for
+    `sweep`. Raises WriteRefused, with the original
     untouched, also when the disk is full or the folder is gone or read-only.
     """
     temp = ""
     try:
-        descriptor, temp = tempfile.mkstemp(prefix=PREFIX, suffix=SUFFIX, dir=path.parent)
+        descriptor, temp = tempfile.mkstemp(prefix=PREFIX + mark, suffix=SUFFIX, dir=path.parent)
         with os.fdopen(descriptor, "wb") as f:
             f.write(data)
             if seen is not None:
@@ -104,10 +111,10 @@ def remove(path: Path, *, seen: Seen | None, fsync: bool = True) -> None:
         raise WriteRefused(f"{path.name} was not removed: {e.strerror or e}") from None
 
 
-def sweep(folder: Path) -> int:
-    """Remove temp files that a crash left in `folder`. Call it only where no other writer is at work."""
+def sweep(folder: Path, mark: str = "") -> int:
+    """Remove temp files of that mark that a crash left in `folder`. Call it only where no writer of that mark works."""
     removed = 0
-    for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
+    for path in folder.glob(f"{PREFIX}{mark}*{SUFFIX}"):
         with contextlib.suppress(OSError):
             path.unlink()
             removed += 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pydantic import Field
@@ -16,9 +17,31 @@ from ..models import ExportEntry
 from ..xmp import fields, naming
 from ..xmp.merge import Mode
 from .base import ExportError, ExportOptions, Selection
-from .reading import Record, Source, tag_of
+from .origins import Origins
+from .reading import ImageRow, Source, tag_of
 
 FOLDERS_KEPT = 32
+AT_ONCE = 64  # images planned between two looks at whether the job still stands
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """An image with the ids of its tags in order and, where asked for, where each comes from."""
+
+    image: ImageRow
+    tags: list[int]
+    details: tuple[fields.Detail, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The sidecars of one image. `twins` are the paths of images that share the sidecar named `shared`."""
+
+    targets: tuple[Path, ...] = ()
+    warning: str = ""
+    refused: str = ""
+    twins: tuple[str, ...] = ()
+    shared: str = ""
 
 
 class SidecarOptions(ExportOptions):
@@ -53,6 +76,20 @@ class SidecarOptions(ExportOptions):
         json_schema_extra={"advanced": True},
     )
     captions: bool = Field(True, title="Write captions", description="Another program's caption is never replaced.")
+
+    label: bool = Field(
+        False,
+        title="Write the content rating as xmp:Label",
+        description="General, sensitive, … as the colour label's text. Another program's label is never replaced.",
+        json_schema_extra={"advanced": True},
+    )
+    details: bool = Field(
+        False,
+        title="Say where each keyword comes from",
+        description="Model, recipe, score and reviewer of every tag, in a namespace of iwtag's own. darktable and "
+        "exiv2 keep it; some programs drop what they do not know.",
+        json_schema_extra={"advanced": True},
+    )
 
     def style(self) -> fields.Style:
         return fields.Style(
@@ -107,75 +144,128 @@ class SidecarExporter:
             )
         self.root = Path(selection.collection.root)
         self.options = options
+        self.selection = selection
         self.source = Source(selection, options)
-        self.unchanged = 0
+        self.rows = 0  # images looked at
+        self.unchanged = 0  # files
         self._style = options.style()
         self._ancestry = Ancestry()
+        self._origins = Origins(self.source.names)
         self._folders: OrderedDict[str, naming.Folder | OSError] = OrderedDict()
 
     def entries(self) -> Iterator[list[ExportEntry]]:
-        """For each page of images its entries, not saved: files to make, to change, or left alone with the reason.
+        """For some dozens of images at a time their entries, not saved: files to make, to change, or left alone with
+        the reason.
 
-        Files that say it all already are counted in `unchanged`.
+        Files that say it all already are counted in `unchanged`, images in `rows`.
         """
-        for page in self.source.pages():
-            self._ancestry.learn({tag_of(t) for record in page for t in record.tags})
-            recipes = _recipes([record.image.id for record in page])
-            planned = [(record, self._targets(record)) for record in page]
-            last = ledger.last_written(str(t) for _, (targets, _, _) in planned for t in targets)
-            found: list[ExportEntry] = []
-            for record, (targets, warning, refused) in planned:
-                for entry in self._plan(record, targets, warning, refused, last):
-                    entry.image_id, entry.recipe_id = record.image.id, recipes.get(record.image.id)
-                    found.append(entry)
-            yield found
+        for page in self._records(self.source):
+            for at in range(0, len(page), AT_ONCE):
+                part = page[at : at + AT_ONCE]
+                yield self._entries(part)
+                self.rows += len(part)
+
+    def _records(self, source: Source) -> Iterator[list[Described]]:
+        """Pages of the source with each tag's place in the hierarchy learned; with each tag's origin where asked."""
+        if not self.options.details:
+            for page in source.pages():
+                self._ancestry.learn({tag_of(t) for record in page for t in record.tags})
+                yield [Described(r.image, [tag_of(t) for t in r.tags]) for r in page]
+            return
+        for detailed in source.detailed():
+            self._ancestry.learn({t.tag_id for record in detailed for t in record.tags})
+            yield [
+                Described(r.image, [t.tag_id for t in r.tags], self._origins.details(r.image, r.tags, self._names))
+                for r in detailed
+            ]
+
+    def _entries(self, part: Sequence[Described]) -> list[ExportEntry]:
+        recipes = _recipes([record.image.id for record in part])
+        planned = [(record, self._targets(record)) for record in part]
+        last = ledger.last_written(str(t) for _, place in planned for t in place.targets)
+        found: list[ExportEntry] = []
+        for record, place in planned:
+            for entry in self._plan(record, place, last):
+                entry.image_id, entry.recipe_id = record.image.id, recipes.get(record.image.id)
+                found.append(entry)
+        return found
 
     def _plan(
-        self,
-        record: Record,
-        targets: Sequence[Path],
-        warning: str,
-        refused: str,
-        last: dict[str, dict[str, list[str]]],
+        self, record: Described, place: Place, last: Mapping[str, Mapping[str, Sequence[str]]]
     ) -> Iterator[ExportEntry]:
-        if refused:
-            yield ledger.refused(self.root / record.image.path, refused)
+        if place.refused:
+            yield ledger.refused(self.root / record.image.path, place.refused)
         wanted = self._wanted(record)
-        for target in targets:
+        for target in place.targets:
+            if place.twins and target.name == place.shared:
+                twins = self._twins(place.twins)
+                if any(twin.image.path < record.image.path for twin in twins):
+                    continue  # the first of them writes for all
+                wanted = self._wanted(record, *twins)
             entry = ledger.plan_sidecar(target, wanted, last.get(str(target), {}), self._style)
             if entry is None:
                 self.unchanged += 1
                 continue
-            if warning:
-                entry.notes = [*entry.notes, warning]
+            if place.warning:
+                entry.notes = [*entry.notes, place.warning]
             yield entry
 
-    def _wanted(self, record: Record) -> fields.Wanted:
-        keywords = tuple(fields.Keyword(path) for t in record.tags if (path := self._ancestry.path(tag_of(t))))
-        return fields.Wanted(keywords, caption=record.image.caption if self.options.captions else None)
+    def _wanted(self, *records: Described) -> fields.Wanted:
+        """What the sidecar of these images (more than one: twins) should say."""
+        ids = {tag: None for record in records for tag in record.tags}
+        first = records[0].image
+        caption = next((r.image.caption for r in records if r.image.caption), "")
+        details: dict[str, fields.Detail] = {}
+        for record in records:
+            details = {d.name: d for d in record.details} | details
+        return fields.Wanted(
+            tuple(fields.Keyword(path) for tag in ids if (path := self._ancestry.path(tag))),
+            caption=caption if self.options.captions else None,
+            label=first.rating or None if self.options.label else None,
+            details=tuple(details.values()) if self.options.details else None,
+        )
 
-    def _targets(self, record: Record) -> tuple[list[Path], str, str]:
-        """(sidecars, warning, why there is none)."""
+    def _names(self, tag_id: int) -> str:
+        path = self._ancestry.path(tag_id)
+        return path[-1] if path else ""
+
+    def _twins(self, paths: Sequence[str]) -> list[Described]:
+        """Those of these images that are exported too."""
+        chosen = Selection(self.selection.collection, self.selection.images.filter(path__in=paths))
+        return [record for page in self._records(Source(chosen, self.options)) for record in page]
+
+    def _targets(self, record: Described) -> Place:
         relative = PurePosixPath(record.image.path)
         folder = self._folder(str(relative.parent))
         if isinstance(folder, OSError):
-            return [], "", f"its folder cannot be read: {folder.strerror or folder}"
+            return Place(refused=f"its folder cannot be read: {folder.strerror or folder}")
         if folder.find(relative.name) is None:
-            return [], "", "the image is no longer there"
+            return Place(refused="the image is no longer there")
         found = naming.sidecars(relative.name, folder, self.options.profile, self.options.twins)
-        return [self.root / relative.parent / name for name in found.names], found.warning, found.refused
+        targets = tuple(self.root / relative.parent / name for name in found.names)
+        if self.options.twins != "shared":
+            return Place(targets, found.warning, found.refused)
+        twins = tuple(str(relative.parent / name) for name in folder.twins(relative.name))
+        short = folder.find(f"{relative.stem}.xmp") or f"{relative.stem}.xmp"
+        return Place(targets, found.warning, found.refused, twins, short)
 
     def _folder(self, relative: str) -> naming.Folder | OSError:
         found = self._folders.get(relative)
         if found is None:
             try:
-                found = naming.Folder(os.listdir(self.root / relative))
+                found = naming.Folder(self._listed(self.root / relative))
             except OSError as e:
                 found = e
             self._folders[relative] = found
             while len(self._folders) > FOLDERS_KEPT:
                 self._folders.popitem(last=False)
         return found
+
+    def _listed(self, folder: Path) -> list[str]:
+        """OSError also for a folder that a link leads out of the collection's."""
+        if not folder.resolve().is_relative_to(self.root.resolve()):
+            raise OSError(f"{folder.name} leads out of the collection's folder")
+        return os.listdir(folder)
 
 
 def _recipes(image_ids: list[int]) -> dict[int, int]:

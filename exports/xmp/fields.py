@@ -28,6 +28,10 @@ IMAGE_DESCRIPTION = Property("http://ns.adobe.com/tiff/1.0/", "tiff", "ImageDesc
 RATING = Property("http://ns.adobe.com/xap/1.0/", "xmp", "Rating")
 LABEL = Property("http://ns.adobe.com/xap/1.0/", "xmp", "Label")
 
+#: Ours: a bag of structures, one for each keyword, with the fields of Detail. The namespace is a name, not an address;
+#: docs/exports.md describes it.
+DETAILS = Property("urn:x-iwtag:xmp:1.0/", "iwtag", "keywords")
+
 #: A level separator inside a name would split it: these look the same and do not.
 _STAND_INS = {"|": "\uff5c", "/": "\u2215"}
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ufffe\uffff]|[\ud800-\udfff]")
@@ -65,6 +69,21 @@ class Keyword:
 
 
 @dataclass(frozen=True, slots=True)
+class Detail:
+    """Where a keyword comes from. Empty fields are not written."""
+
+    name: str
+    model: str = ""
+    recipe: str = ""
+    score: str = ""  # probability, four digits
+    reviewer: str = ""
+
+    def as_struct(self) -> dict[str, str]:
+        pairs = (("name", self.name), ("model", self.model), ("recipe", self.recipe), ("score", self.score))
+        return {name: clean_word(text) for name, text in (*pairs, ("reviewer", self.reviewer)) if text.strip()}
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """What should stand in a file of ours. `None` leaves a field alone."""
 
@@ -72,6 +91,7 @@ class Wanted:
     caption: str | None = None
     rating: int | None = None
     label: str | None = None
+    details: tuple[Detail, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +121,14 @@ class Plan:
 
     fields: list[FieldPlan] = field(default_factory=list)
     texts: list[tuple[Property, str, str]] = field(default_factory=list)  # property, before, after
+    details: tuple[list[dict[str, str]], list[dict[str, str]]] | None = None  # before, after
     written: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
     def changed(self) -> bool:
-        return any(f.merge.changed for f in self.fields) or any(before != after for _, before, after in self.texts)
+        texts = any(before != after for _, before, after in self.texts)
+        return texts or self.details is not None or any(f.merge.changed for f in self.fields)
 
 
 def flat_words(keywords: Iterable[Keyword], style: Style) -> list[str]:
@@ -154,6 +176,12 @@ def plan(packet: Packet, wanted: Wanted, last: Mapping[str, Sequence[str]], styl
         withheld = [c.word for c in merged.changes if c.kind == "withheld" and compare_key(c.word) in ours]
         result.written[str(prop)] = [w for w in merged.words if compare_key(w) in ours] + withheld
     _plan_texts(packet, wanted, last, style, result)
+    if wanted.details is not None:
+        there = {compare_key(w) for w in result.fields[0].merge.words}
+        before = packet.structs(DETAILS)
+        after = [struct for d in wanted.details if compare_key((struct := d.as_struct())["name"]) in there]
+        if before != after:
+            result.details = before, after
     return result
 
 
@@ -190,4 +218,6 @@ def apply(packet: Packet, planned: Plan) -> bool:
         if before != after:
             setter = packet.set_plain if prop in (RATING, LABEL) else packet.set_text
             changed |= setter(prop, after)
+    if planned.details is not None:
+        changed |= packet.set_structs(DETAILS, planned.details[1])
     return changed

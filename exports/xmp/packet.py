@@ -128,6 +128,15 @@ class Packet:
         default = [li for li in items if (li.get(_LANG) or "").lower() == "x-default"]
         return _text((default or items)[0]) if items else ""
 
+    def structs(self, prop: Property) -> list[dict[str, str]]:
+        """The items of an array of structures, as field name → text; only fields of the property's own namespace.
+
+        All three serialisations are read: rdf:parseType="Resource", a nested rdf:Description, and attributes.
+        """
+        place = self._find(prop)
+        container = _container(place.element) if place is not None and place.element is not None else None
+        return [] if container is None else [_fields_of(li, prop.uri) for li in container.findall(_LI)]
+
     def kind(self, prop: Property) -> str | None:
         """Bag, Seq, Alt, 'text' or 'attribute'; None when the property is not there."""
         place = self._find(prop)
@@ -156,6 +165,30 @@ class Packet:
                 container.append(stood[value].pop(0))
             else:
                 etree.SubElement(container, _LI).text = value
+        _indent(container)
+        return True
+
+    def set_structs(self, prop: Property, items: list[dict[str, str]]) -> bool:
+        """Make the property an rdf:Bag of exactly these structures, whose fields are of its namespace. An item that is
+        there already stays as it is written. An empty list removes the property. True when it changed."""
+        if self.structs(prop) == items:
+            return False
+        if not items:
+            return self.remove(prop)
+        container = self._container_for(prop, "Bag")
+        stood = [(li, _fields_of(li, prop.uri)) for li in container.findall(_LI)]
+        for child in list(container):
+            container.remove(child)
+        for item in items:
+            same = next((pair for pair in stood if pair[1] == item), None)
+            if same is not None:
+                stood.remove(same)
+                container.append(same[0])
+                continue
+            li = etree.SubElement(container, _LI)
+            li.set(f"{{{RDF}}}parseType", "Resource")
+            for name, text in item.items():
+                etree.SubElement(li, f"{{{prop.uri}}}{name}").text = text
         _indent(container)
         return True
 
@@ -322,6 +355,17 @@ def _after(data: bytes, mark: bytes, start: int) -> int:
 
 def _container(element: etree._Element) -> etree._Element | None:
     return next((e for e in element if e.tag in _CONTAINERS), None)
+
+
+def _fields_of(li: etree._Element, uri: str) -> dict[str, str]:
+    inner = li.find(_DESCRIPTION)
+    holder = li if inner is None else inner
+    start = f"{{{uri}}}"
+    found = {str(k).removeprefix(start): str(v) for k, v in holder.attrib.items() if str(k).startswith(start)}
+    for child in holder:
+        if isinstance(child.tag, str) and child.tag.startswith(start):
+            found[child.tag.removeprefix(start)] = _text(child)
+    return found
 
 
 def _text(element: etree._Element) -> str:

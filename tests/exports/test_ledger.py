@@ -135,7 +135,7 @@ def test_a_crash_in_the_middle_is_settled_by_what_is_there(job, tmp_path, there,
     old = target.read_bytes()
     entry = write(job, target, "dog")
     target.write_bytes({"new": target.read_bytes(), "old": old, "other": b"<x></x>"}[there])
-    (tmp_path / ".iwtag-left.tmp").write_bytes(b"half")
+    (tmp_path / f".iwtag-{job.pk}-left.tmp").write_bytes(b"half")
     ExportEntry.objects.filter(pk=entry.pk).update(state="writing")
     assert ledger.settle(job) == 1
     entry.refresh_from_db()
