@@ -22,7 +22,7 @@ from tagging.views.guard import Request, needs
 
 from . import actions
 from .exporters import registry
-from .exporters.base import Exporter
+from .exporters.base import Exporter, ExportError
 from .forms import NewExport
 from .models import ExportJob
 
@@ -77,7 +77,10 @@ def act(request: Request, pk: int, verb: str) -> HttpResponse:
         if not actions.cancel_export(job):
             messages.info(request, "This export had ended already.")
     elif verb == "delete":
-        actions.delete_export(job)
+        try:
+            actions.delete_export(job)
+        except ExportError as e:
+            messages.error(request, str(e))
     else:
         raise Http404(f"Exports know cancel and delete, not {verb}.")
     return redirect("exports:jobs")
