@@ -8,6 +8,10 @@ from django.db.models import Q
 
 from tagging.models import Collection, ImageAsset, Recipe
 
+from .import_models import ImportJob, ImportRow
+
+__all__ = ["ExportEntry", "ExportJob", "ImportJob", "ImportRow"]
+
 
 class ExportJob(models.Model):
     """One export written in the background: what was selected, how far it is, and what came out.
