@@ -4,9 +4,8 @@
 
 Makes a SQLite database of synthetic images and tags (fast inserts, not measured; kept and used again with --data), then
 writes the wide layout (a row per image, its tags and scores as JSON) and the long layout (a row per tag, until there
-are as many rows as images) through the application's own exporter, each in a process of its own. Peak memory is that of
-the whole process, Django and all: `anonymous` is what it allocated, `peak` counts also the pages of the database file
-that the system maps into it and can take back.
+are as many rows as images) through the application's own exporter, each in a process of its own. `start` is the memory
+of the process before the export, Django and all, `peak` the highest it came to (resident set, Linux).
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -88,26 +86,22 @@ def measure(what: str, rows: int) -> dict[str, float]:
     from tagging.models import Collection
 
     collection = Collection.objects.get(slug="export")
-    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    base = _memory("VmRSS")
     start, cpu = time.perf_counter(), time.process_time()
-    first, size, count, anonymous = 0.0, 0, 0, 0.0
+    first, size, count = 0.0, 0, 0
     if what == "rival":
         text = _rival(collection, rows)
         first, size, count = time.perf_counter() - start, len(text), rows
-        anonymous = _anonymous()
     else:
         from exports.actions import get_exporter
 
         exporter = get_exporter(collection, "csv", {"layout": what})
-        sampled = 0.0
         with open(os.devnull, "wb") as out:
             for piece in exporter.stream():
                 out.write(piece)
                 size += len(piece)
                 if exporter.rows and not first:
                     first = time.perf_counter() - start
-                if time.perf_counter() - sampled > 0.1:
-                    anonymous, sampled = max(anonymous, _anonymous()), time.perf_counter()
                 if exporter.rows >= rows:
                     break
         count = exporter.rows
@@ -118,8 +112,7 @@ def measure(what: str, rows: int) -> dict[str, float]:
         "first": first,
         "megabytes": size / 1e6,
         "base": base,
-        "anonymous": anonymous,
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak": _memory("VmHWM"),
     }
 
 
@@ -155,13 +148,13 @@ def _rival(collection: object, rows: int) -> bytes:
     return Images().export(images.prefetch_related("image_tags__tag")).csv.encode()
 
 
-def _anonymous() -> float:
-    """MB of memory that the process allocated (Linux)."""
+def _memory(name: str) -> float:
+    """MB, as Linux accounts for this process: VmRSS is now, VmHWM the peak."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return 0.0
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon"))
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
 def run(data: str, what: str, rows: int) -> None:
@@ -172,8 +165,7 @@ def run(data: str, what: str, rows: int) -> None:
     m = json.loads(done.stdout.splitlines()[-1])
     print(
         f"{what:6} {m['rows']:>9,} rows {m['megabytes']:7.1f} MB  {m['seconds']:6.1f} s ({m['cpu']:.1f} s CPU)  "
-        f"first row after {m['first'] * 1000:7.1f} ms  memory: start {m['base']:.0f}, anonymous {m['anonymous']:.0f}, "
-        f"peak {m['peak']:.0f} MB",
+        f"first row after {m['first'] * 1000:7.1f} ms  memory {m['base']:.0f} → {m['peak']:.0f} MB",
         flush=True,
     )
 

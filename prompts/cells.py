@@ -10,13 +10,14 @@ from collections.abc import Iterable
 
 #: First characters that make a spreadsheet compute: ASCII and full-width operators, and white space it skips.
 DANGEROUS = frozenset("=+-@\t\r\n＝＋－＠")
-_PREFIXED = DANGEROUS | {"'"}
+#: First characters that `escape_cell` acts on.
+ESCAPED = DANGEROUS | {"'"}
 TEXT_SEPARATOR = "; "
 
 
 def escape_cell(text: str) -> str:
     """A leading apostrophe before what would be a formula, and before an apostrophe: so that it can be taken back."""
-    return f"'{text}" if text[:1] in _PREFIXED else text
+    return f"'{text}" if text[:1] in ESCAPED else text
 
 
 def unescape_cell(text: str) -> str:

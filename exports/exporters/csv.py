@@ -9,12 +9,22 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
-from prompts.cells import DANGEROUS, TEXT_SEPARATOR, escape_cell, escape_name, join_text, split_text, unescape_cell
+from prompts.cells import (
+    DANGEROUS,
+    ESCAPED,
+    TEXT_SEPARATOR,
+    escape_cell,
+    escape_name,
+    join_text,
+    split_text,
+    unescape_cell,
+)
 from tagging.models import ImageTag
 
 from .base import Exporter, ExportOptions, Plan
@@ -26,7 +36,6 @@ from .reading import (
     ImageRow,
     Names,
     Packed,
-    Record,
     Source,
     TagRow,
 )
@@ -100,15 +109,15 @@ class CsvExporter(Exporter[CsvOptions]):
 
     def stream(self) -> Iterator[bytes]:
         source = self._source
-        table = _Wide(source.names, self.options) if self.options.layout == "wide" else _Long(source.names)
-        lines = _Lines("\r\n" if self.options.excel else "\n")
-        head = lines.encode([table.columns])
+        end = "\r\n" if self.options.excel else "\n"
+        table = _Wide(source.names, self.options, end) if self.options.layout == "wide" else _Long(source.names, end)
+        head = _Lines(end).encode([table.columns])
         yield BOM + head if self.options.excel else head
         for rows in table.pages(source):
             for at in range(0, len(rows), ROWS_AT_ONCE):
                 part = rows[at : at + ROWS_AT_ONCE]
                 self.rows += len(part)
-                yield lines.encode(part)
+                yield table.encode(part)
 
 
 class _Lines:
@@ -147,59 +156,71 @@ def _when(image: ImageRow) -> str:
     return image.captured_at.isoformat().removesuffix("+00:00") if image.captured_at else ""
 
 
+_special = re.compile('[",\r\n]').search
+
+
+def _cell(text: str) -> str:
+    """One cell of a line, escaped and quoted where it must be, as csv.writer does it."""
+    if text[:1] in ESCAPED:
+        text = escape_cell(text)
+    return f'"{_doubled(text)}"' if _special(text) else text
+
+
+def _doubled(text: str) -> str:
+    return text.replace('"', '""')
+
+
 class _Wide:
-    """One row per image. `scores` has one entry per entry of `tags`: null (or nothing) where a person added the tag."""
+    """One row per image. `scores` has one entry per entry of `tags`: null (or nothing) where a person added the tag.
+
+    The lines are put together here, names already quoted: csv.writer would look at every character of every tag again.
+    """
 
     columns = WIDE
 
-    def __init__(self, names: Names, options: CsvOptions) -> None:
+    def __init__(self, names: Names, options: CsvOptions, end: str) -> None:
         self.names = names
+        self.end = end
         self.json = options.tags_as == "json"
         self.written: dict[int, str] = {}  # tag id → its name as it stands in the cell
         self.scores = _Scores("null" if self.json else "")
 
-    def pages(self, source: Source) -> Iterator[list[tuple[Any, ...]]]:
+    def encode(self, rows: Sequence[str]) -> bytes:
+        return self.end.join([*rows, ""]).encode()
+
+    def pages(self, source: Source) -> Iterator[list[str]]:
         cells = self._json_cells if self.json else self._text_cells
         for page in source.pages():
-            self._learn(page)
+            self._learn()
             yield [
-                (
-                    image.id,
-                    escape_cell(image.path),
-                    image.sha256,
-                    image.width,
-                    image.height,
-                    _when(image),
-                    image.review_state,
-                    escape_cell(image.caption),
-                    escape_cell(image.rating),
-                    *cells(packed),
-                )
+                f"{image.id},{_cell(image.path)},{image.sha256},{image.width},{image.height},{_when(image)},"
+                f"{image.review_state},{_cell(image.caption)},{_cell(image.rating)},{cells(packed)}"
                 for image, packed in page
             ]
 
-    def _learn(self, page: Sequence[Record]) -> None:
+    def _learn(self) -> None:
         if len(self.written) > len(self.names.tags):  # the vocabulary was let go
             self.written.clear()
         write = _json_text if self.json else escape_name
         for tag_id in self.names.tags.keys() - self.written.keys():
             self.written[tag_id] = write(self.names.tags[tag_id].name)
 
-    def _json_cells(self, packed: Sequence[Packed]) -> tuple[str, str]:
+    def _json_cells(self, packed: Sequence[Packed]) -> str:
         written, said = self.written, self.scores
         tags = ", ".join([written[value & TAG_BITS] for value in packed])
         scores = ", ".join([said[value >> TAG_SHIFT] for value in packed])
-        return f"[{tags}]", f"[{scores}]"
+        return f'"[{tags}]","[{scores}]"'
 
-    def _text_cells(self, packed: Sequence[Packed]) -> tuple[str, str]:
+    def _text_cells(self, packed: Sequence[Packed]) -> str:
         written, said = self.written, self.scores
         tags = TEXT_SEPARATOR.join([written[value & TAG_BITS] for value in packed])
         scores = TEXT_SEPARATOR.join([said[value >> TAG_SHIFT] for value in packed])
-        return escape_cell(tags), scores
+        return f"{_cell(tags)},{scores}"
 
 
 def _json_text(name: str) -> str:
-    return json.dumps(name, ensure_ascii=False)
+    """As JSON within a quoted cell."""
+    return _doubled(json.dumps(name, ensure_ascii=False))
 
 
 class _Long:
@@ -207,9 +228,10 @@ class _Long:
 
     columns = LONG
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: Names, end: str) -> None:
         self.names = names
         self.scores = _Scores("")
+        self.encode = _Lines(end).encode
 
     def pages(self, source: Source) -> Iterator[list[tuple[Any, ...]]]:
         for page in source.detailed():

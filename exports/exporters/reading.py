@@ -46,6 +46,8 @@ class ImageRow(NamedTuple):
     reviewed_by: int | None
 
 
+_AT = ImageRow._fields.index("captured_at")
+
 #: A tag of an image in one integer: its rank, then the tag's id in the lowest 40 bits. The rank is minus the score in
 #: ten-thousandths, or -20,000 where a person added the tag. There are tens of millions of them, so they are packed by
 #: the database; they sort as they are: added first, then by score, highest first, then by id.
@@ -144,10 +146,9 @@ class Source:
     def _packed(self, images: Sequence[ImageRow]) -> dict[int, list[Packed]]:
         """Image id → its tags in order; images without tags are left out."""
         rows = self._tag_rows(images).values("image_id").annotate(packed=_Gathered(_PACKED))
-        ids, gathered = [], []
-        for image_id, packed in _fetch(rows.values_list("image_id", "packed")):
-            ids.append(image_id)
-            gathered.append(packed)
+        found = _fetch(rows.values_list("image_id", "packed"))
+        ids = [row[0] for row in found]
+        gathered = [row[1] for row in found]
         if gathered and isinstance(gathered[0], str):
             gathered = json.loads(f"[{','.join(gathered)}]")
         for packed in gathered:
@@ -160,11 +161,12 @@ class Source:
         with lean():
             while page := _fetch(rows.filter(**{f"{self._key}__gt": after})[:PAGE]):
                 after = page[-1][0]
-                yield [self._image(ImageRow._make(row)) for row in page]
+                yield [self._image(row) for row in page]
 
-    def _image(self, image: ImageRow) -> ImageRow:
-        if isinstance(image.captured_at, str):  # SQLite has no type for it
-            image = image._replace(captured_at=datetime.fromisoformat(image.captured_at).replace(tzinfo=UTC))
+    def _image(self, row: tuple[Any, ...]) -> ImageRow:
+        if isinstance(row[_AT], str):  # SQLite has no type for it; Django keeps UTC there
+            row = (*row[:_AT], datetime.fromisoformat(f"{row[_AT]}+00:00"), *row[_AT + 1 :])
+        image = ImageRow._make(row)
         if self.options.proposed:
             return image
         if image.caption and image.caption_state == ImageAsset.CaptionState.PROPOSED:
