@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
-from django.db import DatabaseError, close_old_connections
+from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections
 from django.utils import timezone
 
 from ..adapters.base import AdapterError, ModelUnavailable, OutOfMemory, Reply
@@ -54,7 +54,7 @@ def drain(queue: str) -> bool:
         try:
             chunk = leases.claim(queue, me, residency.MODELS.preferred())
         except DatabaseError as e:
-            log.warning("the database does not answer (%s); trying again", e)
+            log.warning("the database does not answer (%s); trying again", _line(e))
             close_old_connections()
             time.sleep(1)
             continue
@@ -65,20 +65,33 @@ def drain(queue: str) -> bool:
             process(chunk, end)
         except LeaseLost:
             log.warning("%s is no longer this worker's: it was taken over, or deleted", chunk)
+        except (OperationalError, InterfaceError) as e:
+            log.warning("%s: the database failed (%s); what was not written is done again", chunk, _line(e))
+            failures += 1
+            _give_back(chunk, failed=False)
         except Exception:
             log.exception("%s", chunk)
             failures += 1
-            _give_back(chunk)
-            if failures > 2:
-                break
+            _give_back(chunk, failed=True)
+        if failures > 2:
+            break
     return not stopping()
 
 
-def _give_back(chunk: Chunk) -> None:
-    try:
-        leases.release(chunk, done=False, failed=True)
-    except Exception:
-        log.warning("%s could not be given back: its lease runs out by itself", chunk)
+def _give_back(chunk: Chunk, *, failed: bool) -> None:
+    """Release it, with a new connection if need be; when the database stays away, the lease runs out by itself."""
+    for seconds in (0, 1, 2):
+        time.sleep(seconds)
+        close_old_connections()
+        try:
+            leases.release(chunk, done=False, failed=failed)
+            return
+        except DatabaseError as e:
+            log.warning("%s could not be given back (%s)", chunk, _line(e))
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def process(chunk: Chunk, end: float) -> None:

@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 
-from .installation import Installation, family, kill, roles, until
+from .installation import Installation, family, kill, postgres_database, roles, until
 
 pytestmark = pytest.mark.cluster
 
@@ -160,3 +160,25 @@ def test_pause_is_obeyed_within_a_second_and_resume_loses_nothing(sqlite: Instal
     check_ledger(sqlite, run, 300, 0)
     assert len(sqlite.called("load")) == 1, "the model stays loaded"
     hosts.stop()
+
+
+@pytest.mark.postgres
+def test_a_database_that_drops_every_connection_costs_nothing(tmp_path, migrated_postgres):
+    """As after a restart of the server, twice in mid-run."""
+    with postgres_database(migrated_postgres) as database:
+        site = Installation(tmp_path, database)
+        try:
+            hosts = Hosts(site, ("one", "two"))
+            run = site.run(600, image_ms=8, batch=8)
+            for _ in range(2):
+                before = site.done(run)
+                until(lambda: hosts.tend() or site.done(run) > before + 50, "the run goes on")  # noqa: B023
+                site.rows(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            until(lambda: hosts.tend() or site.state(run) == "done", "the run is done")
+            check_ledger(site, run, 600, 0)
+            hosts.stop()
+        finally:
+            site.close()

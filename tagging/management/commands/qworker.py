@@ -11,7 +11,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, connections
 
 from tagging.engine import process
 
@@ -97,8 +97,10 @@ def run(grace: float) -> None:
     signal.signal(signal.SIGHUP, lambda *_: process.request_stop())
     deaths = 0
     while not process.stopping():
+        wait_until_reachable()
+        if process.stopping():
+            return
         began = time.monotonic()
-        connections.close_all()  # nothing open may be inherited
         cluster = cluster_class()
         try:
             cluster.start()
@@ -111,7 +113,27 @@ def run(grace: float) -> None:
             return
         deaths = deaths + 1 if time.monotonic() - began < SETTLED else 1
         log.error("the cluster ended (code %s) and starts anew", cluster.sentinel.exitcode)
-        pause(0.2 if deaths <= PATIENCE else min(30.0, 2.0 ** (deaths - PATIENCE)))
+        pause(0.2 if deaths <= PATIENCE else min(10.0, 2.0 ** (deaths - PATIENCE)))
+
+
+def wait_until_reachable() -> None:
+    """Return when the database and the broker answer, or when asked to stop. Leaves no connection to be inherited."""
+    from django_q.brokers import get_broker
+
+    said, seconds = "", 0.5
+    while not process.stopping():
+        try:
+            connections[DEFAULT_DB_ALIAS].ensure_connection()
+            get_broker().ping()
+            return
+        except Exception as e:  # each broker has errors of its own
+            what = str(e).strip().partition("\n")[0] or type(e).__name__
+            if what != said:
+                log.error("the database or the broker cannot be reached, trying again: %s", what)
+            said, seconds = what, min(5.0, seconds * 1.5)
+            pause(seconds)
+        finally:
+            connections.close_all()
 
 
 def pause(seconds: float) -> None:
