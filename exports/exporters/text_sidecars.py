@@ -29,6 +29,11 @@ class TextSidecars(DatasetExporter[Any]):
     def text_extension(self) -> str:
         return ".txt"
 
+    @property
+    def skips_empty(self) -> bool:
+        """An image without anything to say gets no file."""
+        return bool(getattr(self.options, "skip_empty", False))
+
     def members(self) -> Iterator[Member]:
         for page in self.named():
             for record, name in page:
@@ -37,7 +42,9 @@ class TextSidecars(DatasetExporter[Any]):
                     yield image
                     if image.failed:
                         continue
-                yield Member(self.text_name(name, self.text_extension), self.text(record))
+                text = self.text(record)
+                if text or not self.skips_empty:
+                    yield Member(self.text_name(name, self.text_extension), text)
 
 
 class CaptionFileOptions(CaptionOptions, DatasetOptions):
@@ -51,6 +58,7 @@ class CaptionFileOptions(CaptionOptions, DatasetOptions):
     extension: Literal[".txt", ".caption"] = Field(
         ".txt", title="Extension", description="As the trainer is told: caption_extension, caption_ext."
     )
+    skip_empty: bool = Field(False, title="No file where the text is empty", json_schema_extra={"advanced": True})
     flat: bool = Field(
         False,
         title="All in one folder",

@@ -21,6 +21,7 @@ from .dataset import READ_AT_ONCE, DatasetExporter, DatasetOptions, Member, Orig
 from .reading import Record, score_of, tag_of
 
 BLOCK = tarfile.BLOCKSIZE
+MEGABYTE = 1_000_000
 
 
 class WebDatasetOptions(CaptionOptions, DatasetOptions):
@@ -59,7 +60,7 @@ class WebDatasetExporter(DatasetExporter[WebDatasetOptions]):
 
     def _shard(self) -> Iterator[bytes]:
         """One tar: samples until it is full. Takes `_next` and leaves there what comes after."""
-        size, limit = 0, self.options.shard_mb * 1_000_000
+        size, limit = 0, self.options.shard_mb * MEGABYTE
         while self._next is not None and size < limit:
             number, record = self._next
             for piece in self._sample(f"{number:09d}", record):
