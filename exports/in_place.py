@@ -251,6 +251,7 @@ def _plan(job: ExportJob) -> None:
             ExportEntry.objects.bulk_create(found)
     summary = {
         "unchanged": exporter.unchanged,
+        "left_out": exporter.left_out,
         "images": exporter.rows,
         "warnings": [[text, n] for text, n in warnings.most_common(WARNINGS_KEPT)],
     }

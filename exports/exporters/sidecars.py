@@ -144,9 +144,11 @@ class SidecarExporter:
             )
         self.root = Path(selection.collection.root)
         self.options = options
-        self.selection = selection
-        self.source = Source(selection, options)
+        # what was gone at the last look is not asked about file by file
+        self.selection = Selection(selection.collection, selection.images.filter(missing_since=None))
+        self.source = Source(self.selection, options)
         self.rows = 0  # images looked at
+        self.left_out = 0  # RAW files that their JPEG twin speaks for
         self.unchanged = 0  # files
         self._style = options.style()
         self._ancestry = Ancestry()
@@ -195,6 +197,8 @@ class SidecarExporter:
     ) -> Iterator[ExportEntry]:
         if place.refused:
             yield ledger.refused(self.root / record.image.path, place.refused)
+        elif not place.targets:
+            self.left_out += 1
         wanted = self._wanted(record)
         for target in place.targets:
             if place.twins and target.name == place.shared:
@@ -244,10 +248,10 @@ class SidecarExporter:
         found = naming.sidecars(relative.name, folder, self.options.profile, self.options.twins)
         targets = tuple(self.root / relative.parent / name for name in found.names)
         if self.options.twins != "shared":
-            return Place(targets, found.warning, found.refused)
+            return Place(targets, found.warning)
         twins = tuple(str(relative.parent / name) for name in folder.twins(relative.name))
         short = folder.find(f"{relative.stem}.xmp") or f"{relative.stem}.xmp"
-        return Place(targets, found.warning, found.refused, twins, short)
+        return Place(targets, found.warning, twins=twins, shared=short)
 
     def _folder(self, relative: str) -> naming.Folder | OSError:
         found = self._folders.get(relative)

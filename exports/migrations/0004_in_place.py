@@ -4,50 +4,71 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('exports', '0003_job_filter'),
+        ("exports", "0003_job_filter"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='exportentry',
-            name='n_added',
+            model_name="exportentry",
+            name="n_added",
             field=models.PositiveIntegerField(default=0),
         ),
         migrations.AddField(
-            model_name='exportentry',
-            name='n_kept',
+            model_name="exportentry",
+            name="n_kept",
             field=models.PositiveIntegerField(default=0),
         ),
         migrations.AddField(
-            model_name='exportentry',
-            name='n_removed',
+            model_name="exportentry",
+            name="n_removed",
             field=models.PositiveIntegerField(default=0),
         ),
         migrations.AddField(
-            model_name='exportentry',
-            name='n_withheld',
+            model_name="exportentry",
+            name="n_withheld",
             field=models.PositiveIntegerField(default=0),
         ),
         migrations.AddField(
-            model_name='exportentry',
-            name='texts',
-            field=models.BooleanField(default=False, help_text='A caption or another text changes.'),
+            model_name="exportentry",
+            name="texts",
+            field=models.BooleanField(default=False, help_text="A caption or another text changes."),
         ),
         migrations.AddField(
-            model_name='exportjob',
-            name='step',
-            field=models.CharField(blank=True, choices=[('plan', 'planning'), ('write', 'planning, then writing'), ('apply', 'writing'), ('undo', 'undoing')], help_text='Empty for an export to a file.', max_length=8),
+            model_name="exportjob",
+            name="step",
+            field=models.CharField(
+                blank=True,
+                choices=[
+                    ("plan", "planning"),
+                    ("write", "planning, then writing"),
+                    ("apply", "writing"),
+                    ("undo", "undoing"),
+                ],
+                help_text="Empty for an export to a file.",
+                max_length=8,
+            ),
         ),
         migrations.AddField(
-            model_name='exportjob',
-            name='summary',
-            field=models.JSONField(blank=True, default=dict, help_text='Counts of files and words of the entries.'),
+            model_name="exportjob",
+            name="summary",
+            field=models.JSONField(blank=True, default=dict, help_text="Counts of files and words of the entries."),
         ),
         migrations.AlterField(
-            model_name='exportjob',
-            name='state',
-            field=models.CharField(choices=[('queued', 'queued'), ('running', 'running'), ('planned', 'to be looked at'), ('done', 'done'), ('failed', 'failed'), ('cancelled', 'cancelled'), ('undone', 'undone')], default='queued', max_length=10),
+            model_name="exportjob",
+            name="state",
+            field=models.CharField(
+                choices=[
+                    ("queued", "queued"),
+                    ("running", "running"),
+                    ("planned", "to be looked at"),
+                    ("done", "done"),
+                    ("failed", "failed"),
+                    ("cancelled", "cancelled"),
+                    ("undone", "undone"),
+                ],
+                default="queued",
+                max_length=10,
+            ),
         ),
     ]

@@ -1,4 +1,4 @@
-"""manage.py export FORMAT --collection NAME --out PATH|-"""
+"""manage.py export FORMAT --collection NAME --out PATH|-; xmp is written beside the images, without --out"""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
+from exports import in_place
 from exports.actions import get_exporter
 from exports.exporters.base import Exporter, ExportError
 from exports.exporters.registry import choices
+from exports.management import in_place as lines
 from exports.whole_file import check_target, same_content, write_whole
 from tagging.models import Collection
 
@@ -31,10 +33,15 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        known = ", ".join(name for name, _ in choices())
+        known = ", ".join([*(name for name, _ in choices()), *in_place.FORMATS])
         parser.add_argument("format", help=f"One of: {known}.")
         parser.add_argument("--collection", required=True, metavar="NAME", help="Name or slug of the collection.")
-        parser.add_argument("--out", required=True, metavar="PATH", help="The file to write; - is the standard output.")
+        parser.add_argument(
+            "--out", metavar="PATH", help="The file to write; - is the standard output. Not for xmp: beside the images."
+        )
+        parser.add_argument("--profile", help="xmp: which program reads the sidecars (lightroom, darktable, both, …).")
+        parser.add_argument("--prefix", metavar="WORD", help='xmp: root of the hierarchy; "iw" gives iw|animal|dog.')
+        parser.add_argument("--mode", help="xmp: merge, replace_own or only_empty.")
         parser.add_argument("--proposed", action="store_true", help="All images, with what is only proposed.")
         parser.add_argument("--min-score", type=float, metavar="P", help="Leave out proposed tags below P (0 to 1).")
         parser.add_argument("--layout", choices=("wide", "long"), help="A row per image (wide), or per tag (long).")
@@ -49,6 +56,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **o: Any) -> None:
         try:
+            if o["format"] in in_place.FORMATS:
+                self._in_place(o)
+                return
+            if not o["out"]:
+                raise CommandError("Say where to: --out PATH, or --out - for the standard output.", returncode=PROBLEMS)
             exporter = get_exporter(_collection(o["collection"]), o["format"], _options(o), _filter(o["filter"]))
             if o["dry_run"]:
                 self._dry_run(exporter, o["out"], force=o["force"])
@@ -60,6 +72,18 @@ class Command(BaseCommand):
             raise CommandError(_one_line(e), returncode=PROBLEMS) from None
         except ExportError as e:
             raise CommandError(str(e), returncode=PROBLEMS) from None
+
+    def _in_place(self, o: dict[str, Any]) -> None:
+        if o["out"]:
+            raise CommandError(f"{o['format']} is written beside the images: leave --out away.", returncode=PROBLEMS)
+        do = lines.dry_run if o["dry_run"] else lines.write
+        try:
+            code = do(self, _collection(o["collection"]), o["format"], _options(o), _filter(o["filter"]))
+        except BrokenPipeError:
+            _quiet()
+            return
+        if code:
+            sys.exit(code)
 
     def _dry_run(self, exporter: Exporter[Any], out: str, *, force: bool) -> None:
         plan = exporter.plan()
@@ -112,9 +136,13 @@ class Command(BaseCommand):
             if binary is not None:
                 binary.flush()
         except BrokenPipeError:
-            # the reader has seen enough; keep Python from complaining when it flushes at the end
-            with contextlib.suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _quiet()
+
+
+def _quiet() -> None:
+    """The reader has seen enough; keep Python from complaining when it flushes at the end."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _collection(name: str) -> Collection:
@@ -137,7 +165,7 @@ def _options(o: dict[str, Any]) -> dict[str, Any]:
     for name in ("proposed", "rejected", "excel"):
         if o[name]:
             found[name] = True
-    for name in ("layout", "min_score"):
+    for name in ("layout", "min_score", "profile", "prefix", "mode"):
         if o[name] is not None:
             found[name] = o[name]
     return found
