@@ -284,6 +284,8 @@ def _quoted(text: str, first: bool = False) -> str:
     unclear = any(sign in text for sign in '",\\') or _FIELD.search(" " + text) is not None
     if first:
         unclear = unclear or text[:1] in "=/#" or "*" in text or "?" in text
+    else:
+        unclear = unclear or text[:1] in "=<#@" or text.startswith(("->", "!case"))
     if not unclear or not text:
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -48,6 +48,7 @@ def test_a_line_is_read_as_documented(line, kind, fields):
 
 
 texts = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=15).filter(lambda t: t.split())
+SIGNS = ["=_=", "@_@", "@", "a < b", "# x", "#", "/o/", '"q"', "a, b", "*", "\\", "->", "!case", "<", "="]
 entries = st.builds(
     Entry,
     text=st.one_of(
@@ -55,8 +56,8 @@ entries = st.builds(
     ),
     match=st.sampled_from(["word", "exact"]),
     case=st.sampled_from(["ignore", "match"]),
-    aliases=st.lists(texts, max_size=2).map(tuple),
-    parent=st.one_of(st.just(""), texts),
+    aliases=st.lists(st.one_of(texts, st.sampled_from(SIGNS)), max_size=3).map(tuple),
+    parent=st.one_of(st.just(""), texts, st.sampled_from(SIGNS)),
     category=st.sampled_from(["", "general", "two words"]),
     replacement=st.one_of(st.none(), texts, st.just("")),
 )
