@@ -22,12 +22,13 @@ _SEEN = (
     *(f"tagging.{m}" for m in ("collection", "imageasset", "ingestjob", "tag", "tagalias", "imagetag", "tagcount")),
     *(f"tagging.{m}" for m in ("tagedit", "run", "chunk", "proposal", "prediction", "recipe", "channel", "policy")),
     *(f"tagging.{m}" for m in ("policyversion", "modeladapter", "storedlabelset", "worker")),
+    *(f"tagging.{m}" for m in ("label", "labelevent", "watch")),
     *(f"prompts.{m}" for m in _PROMPTS),
     "exports.exportjob",
 )
 _CURATED = (
     *(f"tagging.{m}" for m in ("collection", "ingestjob", "tag", "tagalias", "policy", "policyversion", "recipe")),
-    *(f"tagging.{m}" for m in ("channel", "run")),
+    *(f"tagging.{m}" for m in ("channel", "run", "label", "watch")),
     *(f"prompts.{m}" for m in _PROMPTS),
     "exports.exportjob",
 )

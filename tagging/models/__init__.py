@@ -5,10 +5,12 @@ from __future__ import annotations
 from .access import ApiKey
 from .adapters import ModelAdapter
 from .collections import Collection, ImageAsset, IngestJob
+from .labels import Label, LabelEvent
 from .recipes import Channel, Policy, PolicyVersion, Recipe
 from .recompute import ProposalRevision, RecomputeJob
 from .runs import Chunk, Prediction, Proposal, Run, StoredLabelSet
 from .tags import ImageTag, Tag, TagAlias, TagCount, TagEdit
+from .watches import Watch
 from .workers import Worker
 
 __all__ = [
@@ -19,6 +21,8 @@ __all__ = [
     "ImageAsset",
     "ImageTag",
     "IngestJob",
+    "Label",
+    "LabelEvent",
     "ModelAdapter",
     "Policy",
     "PolicyVersion",
@@ -33,5 +37,6 @@ __all__ = [
     "TagAlias",
     "TagCount",
     "TagEdit",
+    "Watch",
     "Worker",
 ]

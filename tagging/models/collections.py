@@ -192,6 +192,9 @@ class IngestJob(models.Model):
     collection = models.ForeignKey(Collection, models.CASCADE, related_name="ingest_jobs")
     state = models.CharField(max_length=10, choices=State, default=State.QUEUED)
     archive = models.CharField(max_length=400, blank=True, help_text="Storage name of an uploaded zip to unpack first.")
+    settle_seconds = models.PositiveIntegerField(
+        default=0, help_text="Files that changed within these seconds are left for the next look: they may still grow."
+    )
     owner = models.CharField(max_length=160, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
     token = models.BigIntegerField(default=0)
