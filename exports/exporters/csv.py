@@ -110,14 +110,16 @@ class CsvExporter(Exporter[CsvOptions]):
     def stream(self) -> Iterator[bytes]:
         source = self._source
         end = "\r\n" if self.options.excel else "\n"
-        table = _Wide(source.names, self.options, end) if self.options.layout == "wide" else _Long(source.names, end)
+        table: _Wide | _Long = (
+            _Wide(source.names, self.options, end) if self.options.layout == "wide" else _Long(source.names, end)
+        )
         head = _Lines(end).encode([table.columns])
         yield BOM + head if self.options.excel else head
         for rows in table.pages(source):
             for at in range(0, len(rows), ROWS_AT_ONCE):
                 part = rows[at : at + ROWS_AT_ONCE]
                 self.rows += len(part)
-                yield table.encode(part)
+                yield table.encode(part)  # type: ignore[arg-type]  # each encodes what its own pages give
 
 
 class _Lines:
