@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 from django.core.cache import cache
 from django.db import connections
 
@@ -15,6 +16,11 @@ os.environ["IWTAG_DATA_DIR"] = tempfile.mkdtemp(prefix="iwtag-test-")
 for name in ("IWTAG_BROKER_URL", "IWTAG_HOST", "IWTAG_PORT", "IWTAG_MODELS_DIRS", "IWTAG_STORAGE", "Q_CLUSTER_NAME"):
     os.environ.pop(name, None)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# In CI the same examples each time, so that a failure is of the change; at home new ones, so that they find more.
+hypothesis_settings.register_profile("ci", derandomize=True, deadline=None)
+hypothesis_settings.register_profile("home", deadline=None)
+hypothesis_settings.load_profile("ci" if os.environ.get("CI") else "home")
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 

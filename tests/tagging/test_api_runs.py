@@ -91,7 +91,7 @@ def test_progress_of_many_runs_costs_the_same(client, trip, django_assert_num_qu
     for _ in range(3):
         post(client, "/api/runs", collection="trip", adapter="lite")
     Chunk.objects.filter(run=Run.objects.first()).update(n_ok=2, n_error=1, n_cached=1)
-    with django_assert_num_queries(5):  # key, permissions of the person and of the groups, runs, progress
+    with django_assert_num_queries(4):  # key, permissions of the person and of the groups, runs, progress
         items = client.get("/api/runs").json()["items"]
     assert items[0]["counts"] == {"ok": 2, "empty": 0, "error": 1, "cached": 1, "waiting": 1}
     assert items[0]["done"] == 3
@@ -127,7 +127,7 @@ def test_proposals_come_in_pages_with_the_fate_of_each_tag(client, trip, django_
         Proposal.objects.create(run=run, image=image(trip, f"p{i}.jpg"), tags=tags if i < 4 else [], **state)
     url = f"/api/runs/{run.pk}/proposals?limit=3"
     client.get(url)
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(4):
         first = client.get(url).json()
     rest = client.get(f"{url}&cursor={first['next_cursor']}").json()
     assert [p["path"] for p in first["items"] + rest["items"]] == [f"p{i}.jpg" for i in range(5)]
