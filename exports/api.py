@@ -19,11 +19,14 @@ from tagging.api.listing import Cursor, Limit, Listing, by_id
 from tagging.api.router import Router
 from tagging.models import Collection
 
-from . import actions
+from . import actions, in_place
+from .api_in_place import router as in_place_router
 from .exporters import registry
+from .exporters.sidecars import SidecarOptions
 from .models import ExportJob
 
 router = Router(tags=["exports"])
+router.add_router("", in_place_router)
 _BYTES = {"type": "string", "format": "binary"}
 
 
@@ -31,6 +34,7 @@ class FormatOut(Schema):
     format: str
     label: str
     description: str
+    in_place: bool = Field(False, description="Written beside the images: a plan with entries, not a file.")
     options_schema: dict[str, Any] = Field(description="JSON schema of `options`.")
 
 
@@ -41,7 +45,7 @@ class ExportIn(Schema):
     filter: dict[str, Any] = Field(
         {}, description='Which images, as in the grid\'s address: {"tag": ["dog"], "min_score": 0.5}. Empty means all.'
     )
-    dry_run: bool = Field(False, description="Only count: nothing is written.")
+    dry_run: bool = Field(False, description="Only count: nothing is written. In place: plan, and wait for `apply`.")
 
     model_config = {"extra": "forbid"}
 
@@ -68,6 +72,8 @@ class ExportOut(Schema):
     options: dict[str, Any]
     filter: dict[str, Any]
     state: str
+    step: str = Field(description="In place: plan, write (plan, then apply), apply or undo; else empty.")
+    summary: dict[str, Any] = Field(description="In place: files and words by kind.")
     n_rows: int
     n_total: int | None
     files: list[FileOut] = Field(description="Empty until the export is done.")
@@ -99,7 +105,17 @@ def _jobs() -> Any:
 def list_formats(request: HttpRequest) -> object:
     allow(request, "read")
     found = [registry.exporter_class(name) for name, _ in registry.choices()]
-    return [
+    beside = [
+        {
+            "format": name,
+            "label": label,
+            "description": "Keywords, captions and their origin where photo tools read them; undoable.",
+            "in_place": True,
+            "options_schema": SidecarOptions.model_json_schema(),
+        }
+        for name, label in in_place.FORMATS.items()
+    ]
+    return beside + [
         {
             "format": one.identifier,
             "label": one.label,
@@ -125,9 +141,14 @@ def list_exports(request: HttpRequest, collection: str = "", cursor: Cursor = ""
 )
 def create_export(request: HttpRequest, payload: ExportIn) -> object:
     """Reviewed truth, unless `options.proposed`. With `dry_run` 200 and what would be written; else 202 and the job.
-    Needs the role curator."""
-    by = allow(request, "curate", "read" if payload.dry_run else "run")
+    Formats in place: always 202; with `dry_run` the job ends as `planned` and waits for a look at its entries and
+    `apply`. Needs the role curator."""
+    in_files = payload.format in in_place.FORMATS
+    by = allow(request, "curate", "read" if payload.dry_run and not in_files else "run")
     collection = _collection(payload.collection)
+    if in_files:
+        write = not payload.dry_run
+        return 202, in_place.create(collection, payload.format, payload.options, payload.filter, write=write, by=by)
     if payload.dry_run:
         exporter = actions.get_exporter(collection, payload.format, payload.options, payload.filter)
         return 200, exporter.plan().as_dict()

@@ -41,6 +41,7 @@ BODIES = {
     "/api/adapters": {"slug": "x", "label": "x", "kind": "wd"},
     "/api/runs": {"collection": "trip", "adapter": "x"},
     "/api/exports": {"collection": "trip", "format": "csv"},
+    "/api/exports/{export_id}/entries": {"selected": True},
     "/api/prompts": {"slug": "x"},
     "/api/prompts/check": {"template": "x"},
     "/api/prompts/fork": {"version": 1, "slug": "x"},
