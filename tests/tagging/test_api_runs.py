@@ -91,7 +91,7 @@ def test_progress_of_many_runs_costs_the_same(client, trip, django_assert_num_qu
     for _ in range(3):
         post(client, "/api/runs", collection="trip", adapter="lite")
     Chunk.objects.filter(run=Run.objects.first()).update(n_ok=2, n_error=1, n_cached=1)
-    with django_assert_num_queries(4):  # key, permissions of the person and of the groups, runs, progress
+    with django_assert_num_queries(4):  # key, permissions, runs, progress
         items = client.get("/api/runs").json()["items"]
     assert items[0]["counts"] == {"ok": 2, "empty": 0, "error": 1, "cached": 1, "waiting": 1}
     assert items[0]["done"] == 3
