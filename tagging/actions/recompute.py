@@ -148,7 +148,7 @@ def _step(job: RecomputeJob, reproposer: Reproposer, watch: _Watch) -> bool:
     rows = reproposer.rows(job.cursor, reproposing.SLICE)
     if not rows:
         _held(job).update(seconds=F("seconds") + watch.lap())
-        _finish(job, State.DONE)
+        _finish(job, State.DONE, "; ".join(reproposer.problems))
         return False
     part = reproposer.apply(rows)
     values = _progress(job, part)

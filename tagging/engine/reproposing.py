@@ -104,6 +104,11 @@ class Reproposer:
         self._run = run
         self.tag_ids: dict[str, int] = {}  # of words met, for `prepare_shown`
 
+    @property
+    def problems(self) -> list[str]:
+        """What was met on the way: patterns that took too long."""
+        return self._policy.problems
+
     def rows(self, after: int, limit: int) -> list[Row]:
         """The next proposals of the run by id, with their predictions: one query."""
         found = (

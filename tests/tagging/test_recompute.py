@@ -239,6 +239,14 @@ def test_a_preview_says_what_would_change_and_writes_nothing(run, labels):
     assert caught.value.message_dict == {"spec": ["max_tag: Extra inputs are not permitted"]}
 
 
+def test_a_pattern_that_runs_for_ever_is_stopped_and_said(run):
+    Prediction.objects.update(labels=None, scores=None, tags=[["a" * 60 + "!", "general", 0.9]])
+    bans = prompts.create_wordlist(slug="slow", kind="banned", entries=[{"text": "(a|aa)+$", "match": "regex"}])
+    job = apply(run, {}, [bans.current])
+    assert (job.state, job.n_changed) == ("done", 6)
+    assert "the pattern '(a|aa)+$' of 'slow' took longer than 20 ms and counts as no match" in job.error
+
+
 def test_policy_versions_are_checked_numbered_and_frozen(db):
     first = version({"max_tags": 5, "vocabulary": "free"})
     assert first.spec == {"max_tags": 5}

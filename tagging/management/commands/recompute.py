@@ -76,6 +76,8 @@ class Command(BaseCommand):
             f"run {job.run_id}, {job.policy_version}: {job.n_changed:,} of {job.n_done:,} images changed, "
             f"{job.tags_before:,} tags became {job.tags_after:,} ({rate:,.0f} images/s)"
         )
+        if job.error:
+            self.stdout.write(f"  note: {job.error}")
         for title, counts in (("gained", job.gained), ("lost", job.lost)):
             if counts:
                 words = ", ".join(f"{name} ({n:,})" for name, n in recompute.most_frequent(counts, 12).items())
