@@ -25,6 +25,7 @@ ROUTERS = {
     "/wordlists": "tagging.api.wordlists.router",
     "/policies": "tagging.api.policies.policies",
     "/recipes": "tagging.api.policies.recipes",
+    "/labels": "tagging.api.labels.router",
     "/recompute": "tagging.api.policies.recompute",
     "/runs": "tagging.api.runs.router",
     "/exports": "exports.api.router",

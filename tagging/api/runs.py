@@ -14,7 +14,7 @@ from pydantic import Field
 
 from prompts.models import PromptVersion
 
-from ..actions import recipes, runs
+from ..actions import labels, recipes, runs
 from ..engine.progress import progress
 from ..filters import ImageFilter
 from ..models import Collection, ImageAsset, ModelAdapter, Proposal, Recipe, Run
@@ -86,7 +86,9 @@ class RunImages(Schema):
 
 class RunIn(Schema):
     collection: str = Field(description="Its slug.")
-    recipe: int | None = Field(None, description="A recipe that exists, or:")
+    recipe: int | str | None = Field(
+        None, description="A recipe that exists: its id, or a label ([task/]name[@model]) that applies here. Or:"
+    )
     adapter: str | None = Field(None, description="slug of an adapter, from which a recipe is made.")
     prompt_version: int | None = Field(None, description="With `adapter`, where it takes a prompt.")
     options: dict[str, Any] = Field({}, description="With `adapter`; those left out take its own.")
@@ -158,7 +160,7 @@ def start_run(request: HttpRequest, payload: RunIn) -> object:
         raise ValidationError({"collection": f"There is no collection {payload.collection!r}."})
     images = _images(collection, payload.images) if payload.images else None
     run = runs.start_run(
-        _recipe(payload, by),
+        _recipe(payload, collection, by),
         collection=collection,
         images=images,
         name=payload.name,
@@ -177,17 +179,17 @@ def _images(collection: Collection, given: RunImages) -> QuerySet[ImageAsset]:
     return chosen.filter(state=ImageAsset.State.READY)
 
 
-def _recipe(payload: RunIn, by: Any) -> Recipe:
+def _recipe(payload: RunIn, collection: Collection, by: Any) -> Recipe:
     if (payload.recipe is None) == (payload.adapter is None):
         raise ValidationError({"recipe": "Name either a recipe or an adapter."})
     if payload.recipe is not None:
         for name in ("prompt_version", "options"):
             if getattr(payload, name):
                 raise ValidationError({name: "A recipe has its own: give this with an adapter only."})
-        recipe = Recipe.objects.filter(pk=payload.recipe).first()
-        if recipe is None:
-            raise ValidationError({"recipe": f"There is no recipe {payload.recipe}."})
-        return recipe
+        try:
+            return labels.find_recipe(str(payload.recipe), collection=collection)
+        except labels.UnknownLabel as e:
+            raise ValidationError({"recipe": str(e)}) from None
     adapter = ModelAdapter.objects.filter(slug=payload.adapter).first()
     if adapter is None:
         raise ValidationError({"adapter": f"There is no adapter {payload.adapter!r}."})

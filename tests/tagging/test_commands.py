@@ -92,8 +92,8 @@ def test_tag_refuses_what_is_not_there_and_names_what_is(fake, trip):
     for args, text in (
         (("--collection", "x", "--adapter", "fake"), "There is no collection 'x'; there is 'My trip'."),
         (("--collection", "trip", "--adapter", "x"), "There is no model 'x'; there is fake."),
-        (("--collection", "trip", "--recipe", "99"), "No recipe is '99'"),
-        (("--collection", "trip", "--recipe", "abc"), "No recipe is 'abc'"),
+        (("--collection", "trip", "--recipe", "99"), "There is no recipe 99."),
+        (("--collection", "trip", "--recipe", "abc"), "There is no label 'abc'"),
     ):
         with pytest.raises(CommandError) as caught:
             call(*args)

@@ -8,6 +8,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db.models import Q
 
+from ...actions import labels
 from ...actions.recipes import ChannelSpec, get_recipe
 from ...actions.runs import start_run
 from ...engine.progress import Progress, progress
@@ -25,7 +26,11 @@ class Command(BaseCommand):
         parser.add_argument("--collection", required=True, metavar="NAME", help="name or slug of the collection")
         what = parser.add_mutually_exclusive_group(required=True)
         what.add_argument("--adapter", metavar="SLUG", help="a configured model, with its own options")
-        what.add_argument("--recipe", metavar="ID", help="number, or the beginning of the key, of a recipe")
+        what.add_argument(
+            "--recipe",
+            metavar="ID|LABEL",
+            help="a recipe: its number, a label ([task/]name[@model]), or its key's start",
+        )
         parser.add_argument("--name", default="", help="what to call the run")
         parser.add_argument("--priority", type=int, default=0, help="higher runs first (%(default)s)")
         parser.add_argument("--hidden", action="store_true", help="do not show its proposals for review")
@@ -34,7 +39,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, collection: str, adapter: str, recipe: str, **options: Any) -> None:
         target = find_collection(collection)
-        chosen = find_recipe(recipe) if recipe else adapter_recipe(adapter)
+        chosen = find_recipe(recipe, target) if recipe else adapter_recipe(adapter)
         images = target.images.all().usable()
         if options["unreviewed"]:
             images = images.unreviewed()
@@ -112,15 +117,12 @@ def adapter_recipe(slug: str) -> Recipe:
         raise CommandError(" ".join(error.messages)) from None
 
 
-def find_recipe(text: str) -> Recipe:
-    """By number or the beginning of its key. CommandError when there is none, or more than one."""
-    wanted = Q(pk=int(text)) if text.isdecimal() and len(text) < 19 else Q(pk=None)
-    if len(text) >= 8:
-        wanted |= Q(key__startswith=text.lower())
-    found = list(Recipe.objects.filter(wanted)[:2])
-    if len(found) != 1:
-        raise CommandError(f"{'More than one' if found else 'No'} recipe is {text!r}; recipes are listed in the admin.")
-    return found[0]
+def find_recipe(text: str, collection: Collection | None = None) -> Recipe:
+    """By number, label or the beginning of its key. CommandError when there is none, or more than one."""
+    try:
+        return labels.find_recipe(text, collection=collection)
+    except labels.UnknownLabel as error:
+        raise CommandError(str(error)) from None
 
 
 def progress_text(run: Run, at: Progress) -> str:
