@@ -95,9 +95,7 @@ class NewExport:
         pairs = self.filter.params()
         for name, value in self.options.cleaned.items():
             if value != start.properties[name].get("default"):
-                pairs.append(
-                    (self.options.prefix + name, str(value).lower() if isinstance(value, bool) else str(value))
-                )
+                pairs.append((self.options.prefix + name, _as_text(value)))
         return urlencode(pairs)
 
     def refuse(self, error: ValidationError) -> None:
@@ -110,3 +108,12 @@ class NewExport:
         """What belongs to no field that is drawn."""
         drawn = ("collection", "format") if len(self.formats) > 1 else ("collection",)
         return [line for name, lines in self.errors.items() if name not in drawn for line in lines]
+
+
+def _as_text(value: Any) -> str:
+    """An option as its input takes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return "\n".join(str(v) for v in value)
+    return "" if value is None else str(value)

@@ -23,12 +23,22 @@ from tagging.forms import messages_of
 from tagging.models import Collection
 
 from . import actions, changes, ledger
-from .exporters.base import ExportError
-from .exporters.sidecars import SidecarExporter, SidecarOptions
+from .exporters.base import ExportError, ExportOptions
+from .exporters.sidecars import SidecarExporter
 from .models import ExportEntry, ExportJob
+from .text_files import CaptionsInPlace, HydrusInPlace
 
 #: identifier → label. Formats that write beside the images; `exporters.registry` has those that make a file.
-FORMATS = {SidecarExporter.identifier: "XMP sidecars beside the images"}
+FORMATS = {
+    SidecarExporter.identifier: "XMP sidecars beside the images",
+    CaptionsInPlace.identifier: CaptionsInPlace.label,
+    HydrusInPlace.identifier: HydrusInPlace.label,
+}
+#: What plans their files. Each has `Options`, `source`, `root`, `entries()`; it counts `rows`, `unchanged`, `left_out`.
+Planner = SidecarExporter | CaptionsInPlace | HydrusInPlace
+_PLANNERS: dict[str, Any] = {
+    planner.identifier: planner for planner in (SidecarExporter, CaptionsInPlace, HydrusInPlace)
+}
 BATCH = 32  # files a journal transaction; this many are in doubt after a crash
 SLOW = 0.5  # seconds for a batch, above which it shrinks: cancelling is obeyed between batches
 AT_ONCE = 200  # entries that may be undone without a job
@@ -95,18 +105,25 @@ def get_exporter(
     format: str,
     options: Mapping[str, Any] | None = None,
     filter: Mapping[str, Any] | ImageFilter | None = None,
-) -> SidecarExporter:
+) -> Planner:
     """What plans the files. ValidationError as `create`."""
     if format not in FORMATS:
         raise ValidationError({"format": f"{format!r} does not write beside images; known: {', '.join(FORMATS)}."})
     try:
-        checked = SidecarOptions.model_validate(dict(options or {}))
+        checked = options_of(format).model_validate(dict(options or {}))
     except OptionsError as e:
         raise ValidationError({name or "options": lines for name, lines in messages_of(e).items()}) from None
     try:
-        return SidecarExporter(actions.selection(collection, filter), checked)
+        planner: Planner = _PLANNERS[format](actions.selection(collection, filter), checked)
     except ExportError as e:
         raise ValidationError({"collection": str(e)}) from None
+    return planner
+
+
+def options_of(format: str) -> type[ExportOptions]:
+    """The options of a format of FORMATS."""
+    found: type[ExportOptions] = _PLANNERS[format].Options
+    return found
 
 
 # -- after the look ---------------------------------------------------------------------------------------------------

@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
 
 from tagging.models import Collection
 
 from . import ledger
-from .exporters.base import ExportError
-from .exporters.reading import Record
-from .exporters.text_sidecars import TextSidecars
+from .exporters.base import ExportError, ExportOptions, Selection
+from .exporters.reading import Record, Source
+from .exporters.text_sidecars import CaptionFileExporter, HydrusExporter, HydrusTags, TextSidecars, TrainerOptions
 from .ledger import TEXT
 from .models import ExportEntry
 from .safe_write import Seen, WriteRefused
@@ -24,29 +26,58 @@ from .safe_write import Seen, WriteRefused
 TOO_LONG = 1 << 20  # bytes: no caption, whatever it is
 
 
+class InPlaceOptions(ExportOptions):
+    """What texts beside the images are asked besides their content."""
+
+    clashes: Literal["refuse", "keep_extension"] = Field(
+        "refuse",
+        title="Names that clash",
+        description="Where two images would share a text (a.jpg and a.png share a.txt).",
+        json_schema_extra={
+            "labels": {"refuse": "refuse, and name them", "keep_extension": "keep the extension (a.png.txt)"}
+        },
+    )
+    replace: bool = Field(
+        False,
+        title="Also replace texts of others",
+        description="Texts that iwtag did not write, or that someone edited since. Undo brings them back.",
+    )
+
+
+class CaptionsInPlaceOptions(TrainerOptions, InPlaceOptions):
+    """A text per image for trainers, beside the originals."""
+
+
+class HydrusInPlaceOptions(HydrusTags, InPlaceOptions):
+    """A list of tags per image for Hydrus, beside the originals."""
+
+
 class TextFiles:
-    """Plans the texts of a format beside the originals of a folder collection.
+    """Plans the texts of a format beside the originals of a folder collection."""
 
-    `replace`: texts of other people's making are replaced too (their bytes are kept in the ledger).
-    """
+    identifier: ClassVar[str]
+    label: ClassVar[str]
+    Options: ClassVar[type[InPlaceOptions]]
+    Format: ClassVar[type[TextSidecars]]
 
-    def __init__(self, exporter: TextSidecars, *, replace: bool = False) -> None:
-        """ExportError for a collection without a folder of its own, and for names that clash."""
-        collection = exporter.selection.collection
+    def __init__(self, selection: Selection, options: InPlaceOptions) -> None:
+        """ExportError for a collection without a folder of its own."""
+        collection = selection.collection
         if collection.kind != Collection.Kind.FOLDER:
             raise ExportError(
                 f"{collection} holds uploads: there is no folder to put texts into. Export a zip instead."
             )
-        if exporter.with_files:
-            raise ExportError('The images are there already: choose "without the images" to write texts beside them.')
-        if exporter.options.clashes == "rename":
-            raise ExportError("Originals are never renamed: choose to keep the extension where names clash.")
-        if getattr(exporter.options, "flat", False):
-            raise ExportError("Texts beside the images lie where the images do: they cannot all be in one folder.")
-        self.exporter = exporter
+        given = options.model_dump(exclude={"replace"})
+        self.exporter = self.Format(selection, self.Format.Options.model_validate(given))
+        self.options = options
         self.root = Path(collection.root)
-        self.replace = replace
         self.unchanged = 0
+        self.left_out = 0
+        self.rows = 0
+
+    @property
+    def source(self) -> Source:
+        return self.exporter.source
 
     def problems(self) -> list[str]:
         """Why nothing can be written. Names that only Windows refuses are no matter here: the image has them too."""
@@ -72,6 +103,7 @@ class TextFiles:
                 else:
                     entry.image_id = record.image.id
                     found.append(entry)
+            self.rows += len(page)
             yield found
 
     def _target(self, record: Record) -> Path:
@@ -84,7 +116,25 @@ class TextFiles:
         text = self.exporter.text(record)
         if not text and self.exporter.skips_empty and not os.path.lexists(target):
             return None
-        return plan_text(target, text, ours, replace=self.replace)
+        return plan_text(target, text, ours, replace=self.options.replace)
+
+
+class CaptionsInPlace(TextFiles):
+    """`a.txt` beside `a.jpg`."""
+
+    identifier = "txt_in_place"
+    label = "Caption files beside the images"
+    Options = CaptionsInPlaceOptions
+    Format = CaptionFileExporter
+
+
+class HydrusInPlace(TextFiles):
+    """`a.jpg.txt` beside `a.jpg`."""
+
+    identifier = "hydrus_in_place"
+    label = "Hydrus sidecars beside the images"
+    Options = HydrusInPlaceOptions
+    Format = HydrusExporter
 
 
 def plan_text(target: Path, content: bytes, ours: list[str], *, replace: bool = False) -> ExportEntry | None:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from django.db.models import Exists, OuterRef, Q
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tagging.models import ImageTag, Tag
 
@@ -70,6 +70,12 @@ class CaptionOptions(ExportOptions):
         json_schema_extra={"advanced": True},
     )
     seed: int = Field(0, ge=0, le=2**31, title="Seed of drop-out and shuffle", json_schema_extra={"advanced": True})
+
+    @field_validator("categories", mode="before")
+    @classmethod
+    def _categories_of_a_line(cls, given: object) -> object:
+        """From a command line they come as one text."""
+        return [c for c in re.split(r"[,\n]", given) if c.strip()] if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _template_is_known(self) -> CaptionOptions:

@@ -135,6 +135,7 @@ class SidecarExporter:
 
     identifier = "xmp"
     label = "XMP sidecars"
+    Options = SidecarOptions
 
     def __init__(self, selection: Selection, options: SidecarOptions) -> None:
         """ExportError for a collection without a folder of its own."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from .base import ExportOptions
 from .captions import CaptionOptions, Captions, changed_warning, changed_words, one_line
 from .dataset import DatasetExporter, DatasetOptions, Member, Original
 from .reading import Record, tag_of
@@ -47,7 +48,9 @@ class TextSidecars(DatasetExporter[Any]):
                     yield Member(self.text_name(name, self.text_extension), text)
 
 
-class CaptionFileOptions(CaptionOptions, DatasetOptions):
+class TrainerOptions(CaptionOptions):
+    """What the texts of trainers are asked, wherever they go."""
+
     trainer: Literal["kohya", "ai_toolkit", "onetrainer"] = Field(
         "kohya",
         title="Trainer",
@@ -59,20 +62,23 @@ class CaptionFileOptions(CaptionOptions, DatasetOptions):
         ".txt", title="Extension", description="As the trainer is told: caption_extension, caption_ext."
     )
     skip_empty: bool = Field(False, title="No file where the text is empty", json_schema_extra={"advanced": True})
-    flat: bool = Field(
-        False,
-        title="All in one folder",
-        description="dir/a.jpg becomes dir__a.jpg: kohya does not look into folders inside its image folder.",
-    )
 
     @model_validator(mode="after")
-    def _one_line(self) -> CaptionFileOptions:
+    def _one_line(self) -> TrainerOptions:
         if self.trainer in ONE_LINE and "\n" in self.template.strip():
             raise ValueError(f"{TRAINERS[self.trainer]} takes each line for a prompt: write the template on one line.")
         return self
 
     def style(self) -> Style:
         return replace(super().style(), flavour=self.trainer)
+
+
+class CaptionFileOptions(TrainerOptions, DatasetOptions):
+    flat: bool = Field(
+        False,
+        title="All in one folder",
+        description="dir/a.jpg becomes dir__a.jpg: kohya does not look into folders inside its image folder.",
+    )
 
 
 class CaptionFileExporter(TextSidecars):
@@ -107,9 +113,13 @@ class CaptionFileExporter(TextSidecars):
         return changed_warning(changed, "written otherwise, because the trainer would split them")
 
 
-class HydrusOptions(DatasetOptions):
+class HydrusTags(ExportOptions):
     rating: bool = Field(True, title="The rating as rating:…")
     caption: bool = Field(False, title="The caption as caption:…")
+
+
+class HydrusOptions(HydrusTags, DatasetOptions):
+    """The same, as files of a zip or folder."""
 
 
 #: Category → namespace, as Hydrus's own booru parsers name them.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from django.core.exceptions import ValidationError
+from django.core.management import call_command
 
-from exports import ledger
-from exports.actions import get_exporter
+from exports import in_place, ledger
+from exports.actions import run_export
 from exports.exporters.base import ExportError
 from exports.models import ExportEntry, ExportJob
-from exports.text_files import TextFiles
+from tagging import queue
 
 from .formats import add_file, on_disk
 from .truth import State, collection, image, tag
@@ -24,10 +27,13 @@ def disk(tmp_path):
     return on_disk(tmp_path, a_jpg=[CAT], sub__b_png=[CAT])
 
 
-def planned(c, format="txt", *, replace=False, **options) -> list[ExportEntry]:
+def planner(c, format="txt_in_place", **options):
+    return in_place.get_exporter(c, format, {"template": "{tags}"} | options if "txt" in format else options)
+
+
+def planned(c, format="txt_in_place", **options) -> list[ExportEntry]:
     """The entries of a plan, saved with a job."""
-    plan = TextFiles(get_exporter(c, format, {"template": "{tags}"} | options if format == "txt" else options),
-                     replace=replace)  # fmt: skip
+    plan = planner(c, format, **options)
     entries = [entry for page in plan.entries() for entry in page]
     job = ExportJob.objects.create(collection=c, format=format)
     for entry in entries:
@@ -58,7 +64,7 @@ def test_texts_are_written_and_a_second_time_nothing_is_left_to_do(disk, tmp_pat
     write(disk)
     assert (tmp_path / "a.txt").read_text() == "cat"
     assert (tmp_path / "sub" / "b.txt").read_text() == "cat"
-    plan = TextFiles(get_exporter(disk, "txt", {"template": "{tags}"}))
+    plan = planner(disk)
     assert [entry for page in plan.entries() for entry in page] == []
     assert plan.unchanged == 2
 
@@ -148,15 +154,47 @@ def test_names_that_clash_are_refused_before_anything_is_planned(disk):
 
 
 def test_hydrus_sidecars_in_place(disk, tmp_path):
-    write(disk, format="hydrus")
+    write(disk, format="hydrus_in_place")
     assert (tmp_path / "a.jpg.txt").read_text() == "cat\n"
 
 
 def test_what_cannot_be_done_in_place_is_said(disk):
     uploads = collection()
     image(uploads, "x.jpg", [CAT])
-    with pytest.raises(ExportError, match="uploads"):
-        TextFiles(get_exporter(uploads, "txt"))
+    with pytest.raises(ValidationError, match="uploads"):
+        planner(uploads)
     for options in ({"files": "copy"}, {"clashes": "rename"}, {"flat": True}):
-        with pytest.raises(ExportError):
-            TextFiles(get_exporter(disk, "txt", options))
+        with pytest.raises(ValidationError) as e:
+            planner(disk, **options)
+        assert list(e.value.message_dict) == list(options)
+
+
+def test_a_job_writes_them_and_takes_them_back(disk, tmp_path, monkeypatch):
+    monkeypatch.setattr(queue, "defer", lambda *args, **kwargs: None)
+    (tmp_path / "a.txt").write_text("mine")
+    job = in_place.create(disk, "txt_in_place", {"template": "{tags}"})
+    job = run_export(job.pk)
+    assert (job.state, job.summary["create"], job.summary["refused"], job.summary["texts"]) == ("planned", 1, 1, 1)
+    in_place.apply(job)
+    job = run_export(job.pk)
+    assert (job.state, job.summary["done"]) == ("done", 1)
+    assert (tmp_path / "sub" / "b.txt").read_text() == "cat"
+    in_place.undo(job)
+    assert run_export(job.pk).state == "undone"
+    assert not (tmp_path / "sub" / "b.txt").exists()
+    assert (tmp_path / "a.txt").read_text() == "mine"
+
+
+def test_by_command_with_a_dry_run(disk, tmp_path):
+    arguments = ["export", "txt_in_place", "--collection", "Disk", "--option", "trigger=ohwx"]
+    out = io.StringIO()
+    with pytest.raises(SystemExit) as e:
+        call_command(*arguments, "--dry-run", stdout=out)
+    assert e.value.code == 1
+    assert "A a.txt" in out.getvalue()
+    assert "'ohwx, cat'" in out.getvalue()
+    assert not (tmp_path / "a.txt").exists()
+    call_command(*arguments, stdout=out, stderr=out)
+    assert (tmp_path / "a.txt").read_text() == "ohwx, cat"
+    call_command(*arguments, "--dry-run", stdout=out)
+    assert "2 unchanged" in out.getvalue()

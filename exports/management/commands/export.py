@@ -17,7 +17,9 @@ from django.core.management.base import BaseCommand, CommandError
 from exports import in_place
 from exports.actions import get_exporter
 from exports.exporters.base import Exporter, ExportError
+from exports.exporters.dataset import MANIFEST, DatasetExporter
 from exports.exporters.registry import choices
+from exports.folder import check_folder, write_folder
 from exports.management import in_place as lines
 from exports.whole_file import check_target, same_content, write_whole
 from tagging.models import Collection
@@ -37,7 +39,10 @@ class Command(BaseCommand):
         parser.add_argument("format", help=f"One of: {known}.")
         parser.add_argument("--collection", required=True, metavar="NAME", help="Name or slug of the collection.")
         parser.add_argument(
-            "--out", metavar="PATH", help="The file to write; - is the standard output. Not for xmp: beside the images."
+            "--out",
+            metavar="PATH",
+            help="The file to write; - is the standard output. Formats of many files: x.zip, or a new folder. Not for "
+            f"{', '.join(in_place.FORMATS)}: beside the images.",
         )
         parser.add_argument("--profile", help="xmp: which program reads the sidecars (lightroom, darktable, both, …).")
         parser.add_argument("--prefix", metavar="WORD", help='xmp: root of the hierarchy; "iw" gives iw|animal|dog.')
@@ -62,7 +67,9 @@ class Command(BaseCommand):
             if not o["out"]:
                 raise CommandError("Say where to: --out PATH, or --out - for the standard output.", returncode=PROBLEMS)
             exporter = get_exporter(_collection(o["collection"]), o["format"], _options(o), _filter(o["filter"]))
-            if o["dry_run"]:
+            if isinstance(exporter, DatasetExporter) and _is_folder(o["out"]):
+                self._to_folder(exporter, Path(o["out"]), force=o["force"], dry_run=o["dry_run"])
+            elif o["dry_run"]:
                 self._dry_run(exporter, o["out"], force=o["force"])
             elif o["out"] == "-":
                 self._to_stdout(exporter)
@@ -106,6 +113,28 @@ class Command(BaseCommand):
         if plan.rows and not same:
             sys.exit(CHANGES)
 
+    def _to_folder(self, exporter: DatasetExporter[Any], folder: Path, *, force: bool, dry_run: bool) -> None:
+        if dry_run:
+            plan = exporter.plan()
+            problems = list(plan.problems)
+            try:
+                check_folder(folder, exporter, force=force)
+            except ExportError as e:
+                problems.append(str(e))
+            self.stdout.write("\n".join([f"{plan.images:,} images → {folder}/", *plan.warnings]))
+            if problems:
+                raise CommandError(" ".join(problems), returncode=PROBLEMS)
+            if plan.images:
+                sys.exit(CHANGES)
+            return
+        written = write_folder(exporter, folder, force=force)
+        said = f"{written.files:,} files, {written.size / 1e6:,.1f} MB → {folder}/"
+        if written.linked:
+            said += f", {written.linked:,} of them hard links"
+        if written.left_out:
+            said += f"; {written.left_out:,} could not be read, {MANIFEST} names them"
+        self.stderr.write(said, self.style.SUCCESS)
+
     def _to_file(self, exporter: Exporter[Any], path: Path, *, force: bool) -> None:
         start = time.monotonic()
         written = write_whole(path, self._progress(exporter), force=force)
@@ -143,6 +172,11 @@ def _quiet() -> None:
     """The reader has seen enough; keep Python from complaining when it flushes at the end."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _is_folder(out: str) -> bool:
+    """A dataset goes into a folder unless the name is that of a file."""
+    return out != "-" and (out.endswith(("/", os.sep)) or Path(out).is_dir() or not Path(out).suffix)
 
 
 def _collection(name: str) -> Collection:
