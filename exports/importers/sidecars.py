@@ -109,10 +109,8 @@ class SidecarReader:
         gone = {compare_key(w.name) for w in went}
         new = {compare_key(w.name) for w in came}
         words = [w for w in item.words if compare_key(w.name) not in gone | new]
-        words += [w._replace(state="added elsewhere", why=f"added elsewhere since the export of {day}") for w in came]
-        words += [
-            w._replace(state="removed elsewhere", why=f"removed elsewhere since the export of {day}") for w in went
-        ]
+        for state, changed in (("added elsewhere", came), ("removed elsewhere", went)):
+            words += [w._replace(state=state, why=f"{state} since the export of {day}") for w in changed]
         item.words = words
         for what, old, value in (("caption", before.caption, now.caption), ("rating", before.rating, now.rating)):
             if old != value:

@@ -278,7 +278,8 @@ def _encoding(head: bytes, asked: str) -> str:
 
 
 def _undecodable(line: int, error: UnicodeDecodeError) -> str:
-    return f"from about line {line} on it is not {error.encoding.upper()} text: save it as “CSV UTF-8”, or choose its encoding"
+    what = f"from about line {line} on it is not {error.encoding.upper()} text"
+    return f"{what}: save it as CSV UTF-8, or choose its encoding"
 
 
 def _delimiter(header: str) -> str:
