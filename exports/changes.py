@@ -12,8 +12,9 @@ from typing import Any
 from .models import ExportEntry
 from .xmp.merge import Kind, compare_key
 
-#: Where the fields disagree (a person had put the word into one of them), what happens most is what is shown.
-_WEIGHT: dict[str, int] = {"removed": 3, "added": 2, "withheld": 1, "kept": 0}
+#: Where the fields disagree (a person had put the word into one of them), the first of these is what is shown.
+_ORDER: dict[str, int] = {"removed": 0, "added": 1, "withheld": 2, "kept": 3}
+_WINS: dict[str, int] = {"added": 0, "withheld": 1, "removed": 2, "kept": 3}
 _SEPARATOR = {"lr:hierarchicalSubject": "|", "mediapro:CatalogSets": "|"}
 _PATHS = ("digiKam:TagsList", "MicrosoftPhoto:LastKeywordXMP", *_SEPARATOR)
 _LOOK_ALIKES = str.maketrans({"\uff5c": "|", "\u2215": "/"})
@@ -42,18 +43,24 @@ class Text:
 def words(described: Mapping[str, Any]) -> list[Word]:
     """The words of an entry's `fields`: removed, added, withheld, then those that stay."""
     found: dict[str, Word] = {}
+    kinds: dict[str, set[str]] = {}
     for name, what in described.items():
         for text, kind, why in what.get("changes", ()):
             levels = text.split(_SEPARATOR.get(name, "/")) if name in _PATHS else [text]
             leaf = levels[-1].translate(_LOOK_ALIKES) if name in _PATHS else text
-            word = found.setdefault(compare_key(leaf), Word(leaf, kind, why))
-            if _WEIGHT[kind] > _WEIGHT[word.kind]:
+            key = compare_key(leaf)
+            word = found.setdefault(key, Word(leaf, kind, why))
+            kinds.setdefault(key, set()).add(kind)
+            if _WINS[kind] < _WINS[word.kind]:
                 word.kind, word.why = kind, why
             word.fields.append(name)
             path = " › ".join(level.translate(_LOOK_ALIKES) for level in levels)
-            if len(levels) > 1 and path not in word.paths:
+            if len(levels) > 1 and kind != "removed" and path not in word.paths:
                 word.paths.append(path)
-    return sorted(found.values(), key=lambda w: -_WEIGHT[w.kind])
+    for key, word in found.items():
+        if {"added", "removed"} <= kinds[key]:
+            word.kind, word.why = "kept", "its place in the hierarchy changes"
+    return sorted(found.values(), key=lambda w: _ORDER[w.kind])
 
 
 def texts(described: Mapping[str, Any]) -> list[Text]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, path
 
-from . import views
+from . import views, views_in_place
 
 app_name = "exports"
 urlpatterns: list[URLPattern] = [
@@ -13,5 +13,10 @@ urlpatterns: list[URLPattern] = [
     path("c/<slug:slug>.csv", views.stream, {"format": "csv"}, name="csv"),
     path("c/<slug:slug>/<slug:format>", views.stream, name="stream"),
     path("<int:pk>/file", views.download, name="download"),
+    path("beside/", views_in_place.new, name="new_in_place"),
+    path("<int:pk>/", views_in_place.job, name="job"),
+    path("<int:pk>/tick/", views_in_place.tick, name="tick"),
+    path("<int:pk>/apply/", views_in_place.apply, name="apply"),
+    path("<int:pk>/undo/", views_in_place.undo, name="undo"),
     path("<int:pk>/<slug:verb>/", views.act, name="act"),
 ]

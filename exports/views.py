@@ -20,7 +20,7 @@ from tagging.models import Collection
 from tagging.views.filters import words
 from tagging.views.guard import Request, needs
 
-from . import actions
+from . import actions, in_place
 from .exporters import registry
 from .exporters.base import Exporter, ExportError
 from .forms import NewExport
@@ -50,13 +50,14 @@ def jobs(request: Request) -> HttpResponse:
         "here": request.GET.urlencode(),
         "collection": collection,
         "may_curate": may(request.user, "curate"),
+        "folders": collection is None or collection.kind == Collection.Kind.FOLDER,
     }
     return render(request, "exports/jobs.html" + ("#rows" if request.htmx else ""), context)
 
 
 def _described(job: ExportJob) -> list[str]:
     """What was asked for, where it differs from the defaults, in a few words."""
-    found = [registry.registered().get(job.format, (job.format, ""))[0]]
+    found = [in_place.FORMATS.get(job.format) or registry.registered().get(job.format, (job.format, ""))[0]]
     for name, value in job.options.items():
         if value is True:
             found.append(name.replace("_", " "))
@@ -76,6 +77,8 @@ def act(request: Request, pk: int, verb: str) -> HttpResponse:
     if verb == "cancel":
         if not actions.cancel_export(job):
             messages.info(request, "This export had ended already.")
+        if job.step and request.POST.get("back"):
+            return redirect("exports:job", job.pk)
     elif verb == "delete":
         try:
             actions.delete_export(job)

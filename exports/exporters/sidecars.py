@@ -50,20 +50,42 @@ class SidecarOptions(ExportOptions):
     profile: naming.Profile = Field(
         "both",
         title="Which program reads them",
-        description="Names a new sidecar: base.xmp (Lightroom, Capture One, PhotoPrism) or base.ext.xmp (darktable, "
-        "digiKam, Immich). One that is there is used whatever its name.",
+        description="Names a new sidecar. One that is there is used whatever its name.",
+        json_schema_extra={
+            "labels": {
+                "lightroom": "Lightroom, Photo Mechanic, ON1, DxO (IMG.xmp)",
+                "capture_one": "Capture One (IMG.xmp)",
+                "photoprism": "PhotoPrism (IMG.xmp)",
+                "darktable": "darktable (IMG.JPG.xmp)",
+                "digikam": "digiKam (IMG.JPG.xmp)",
+                "immich": "Immich (IMG.JPG.xmp)",
+                "both": "any of them: both files",
+            }
+        },
     )
     twins: naming.Twins = Field(
         "exact",
         title="RAW and JPEG of one name",
-        description="exact: each gets its own base.ext.xmp. shared: base.xmp speaks for both. jpeg_only: the RAW "
-        "gets none.",
+        description="IMG.xmp beside IMG.NEF and IMG.JPG speaks for both of them.",
+        json_schema_extra={
+            "labels": {
+                "exact": "each gets its own (IMG.NEF.xmp, IMG.JPG.xmp)",
+                "shared": "one for both, with the words of both",
+                "jpeg_only": "only the JPEG gets one",
+            }
+        },
     )
     mode: Mode = Field(
         "merge",
         title="Where keywords stand already",
-        description="merge: beside them, and what someone removed elsewhere stays out. replace_own: iwtag's are set "
-        "anew. only_empty: only files without keywords.",
+        description="Words of others are kept in every case.",
+        json_schema_extra={
+            "labels": {
+                "merge": "beside them; what someone took out elsewhere stays out",
+                "replace_own": "iwtag's words are set anew",
+                "only_empty": "only where there are none",
+            }
+        },
     )
     prefix: str = Field(
         "", max_length=60, title="Root of the hierarchy", description='For example "iw" gives iw|animal|dog.'
@@ -135,6 +157,7 @@ class SidecarExporter:
 
     identifier = "xmp"
     label = "XMP sidecars"
+    description = "Keywords, captions and their origin where photo tools read them; undoable."
     Options = SidecarOptions
 
     def __init__(self, selection: Selection, options: SidecarOptions) -> None:

@@ -157,15 +157,20 @@ def plan(packet: Packet, wanted: Wanted, last: Mapping[str, Sequence[str]], styl
     Raises UnwritableWord. Changes nothing.
     """
     result = Plan()
-    targets: list[tuple[Property, Kind, list[str]]] = [(SUBJECT, "Bag", flat_words(wanted.keywords, style))]
+    flat = flat_words(wanted.keywords, style)
+    targets: list[tuple[Property, Kind, list[str]]] = [(SUBJECT, "Bag", flat)]
+    # a word that someone took out of the flat list is meant to be gone everywhere: programs that know only some of
+    # the fields leave it in the others, and a new prefix would bring it back there
+    gone = _taken_out(packet, last, flat) if style.mode == "merge" else set()
+    keywords = [k for k in wanted.keywords if compare_key(clean_word(k.name)) not in gone]
     if style.hierarchy:
-        targets.append((HIERARCHY, "Bag", paths(wanted.keywords, style, "|")))
+        targets.append((HIERARCHY, "Bag", paths(keywords, style, "|")))
     if style.tags_list:
-        targets.append((TAGS_LIST, "Seq", paths(wanted.keywords, style, "/")))
+        targets.append((TAGS_LIST, "Seq", paths(keywords, style, "/")))
     if packet.values(LAST_KEYWORD):
-        targets.append((LAST_KEYWORD, "Bag", paths(wanted.keywords, style, "/")))
+        targets.append((LAST_KEYWORD, "Bag", paths(keywords, style, "/")))
     if packet.values(CATALOG_SETS):
-        targets.append((CATALOG_SETS, "Bag", paths(wanted.keywords, style, "|")))
+        targets.append((CATALOG_SETS, "Bag", paths(keywords, style, "|")))
     for prop, kind, words in targets:
         merged = merge(packet.values(prop) or [], last.get(str(prop), ()), words, style.mode)
         result.fields.append(FieldPlan(prop, kind, merged))
@@ -183,6 +188,12 @@ def plan(packet: Packet, wanted: Wanted, last: Mapping[str, Sequence[str]], styl
         if before != after:
             result.details = before, after
     return result
+
+
+def _taken_out(packet: Packet, last: Mapping[str, Sequence[str]], flat: Sequence[str]) -> set[str]:
+    there = {compare_key(w) for w in packet.values(SUBJECT) or ()}
+    ours = {compare_key(w) for w in last.get(str(SUBJECT), ())}
+    return {key for w in flat if (key := compare_key(w)) in ours and key not in there}
 
 
 def _plan_texts(packet: Packet, wanted: Wanted, last: Mapping[str, Sequence[str]], style: Style, result: Plan) -> None:

@@ -74,7 +74,7 @@ def sidecars(image: str, folder: Folder, profile: Profile, twins: Twins = "exact
     apart = bool(others) and twins != "shared"
     there = [found for name in (short, long) if (found := folder.find(name)) and not (apart and name == short)]
     if there:
-        warning = "two sidecars: both are written" if len(there) == 2 else ""
+        warning = "two sidecars: both are written" if len(there) == 2 and profile != "both" else ""
         return Sidecars(tuple(there), (True,) * len(there), warning)
     if profile == "both":
         wanted: tuple[str, ...] = (long,) if apart else (short, long)
