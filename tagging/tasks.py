@@ -66,6 +66,21 @@ def sweep_recomputes() -> None:
     sweep()
 
 
+def watch(watch_id: int, force: bool = False) -> None:
+    """What is due on a watched collection, now."""
+    from .actions.watch import tick
+
+    tick(watch_id, force=force)
+
+
+@queue.register_sweep
+def sweep_watches() -> None:
+    """What is due on all watched collections."""
+    from .actions.watch import sweep
+
+    sweep()
+
+
 def drain(name: str) -> None:
     """A drain token: work on the queue's chunks for a while, then ring again where work is left."""
     from .engine.worker import drain as work

@@ -105,12 +105,17 @@ def _free_slug(name: str) -> str:
 
 # -- jobs ------------------------------------------------------------------------------------------------------------
 def start_ingest(
-    collection: Collection, *, by: AbstractBaseUser | None = None, archive: str = "", ring: bool = True
+    collection: Collection,
+    *,
+    by: AbstractBaseUser | None = None,
+    archive: str = "",
+    ring: bool = True,
+    settle_seconds: int = 0,
 ) -> IngestJob:
     """Queue a look at the collection's files; the open job where there is one already.
 
     With `archive`, the storage name of an uploaded zip, there is always a job of its own. `ring=False` leaves it to the
-    caller to run the job.
+    caller to run the job. Files that changed within `settle_seconds` are left for the next look.
     """
     with transaction.atomic():
         Collection.objects.select_for_update().get(pk=collection.pk)
@@ -118,7 +123,7 @@ def start_ingest(
         if not archive:
             job = collection.ingest_jobs.filter(state__in=IngestJob.OPEN, archive="").order_by("id").first()
         if job is None:
-            job = _new_job(collection, by, archive)
+            job = _new_job(collection, by, archive, settle_seconds)
     if ring:
         queue.defer(TASK, job.pk)
     return job
@@ -135,9 +140,12 @@ def follow_up(collection: Collection, *, by: AbstractBaseUser | None = None) -> 
     return job
 
 
-def _new_job(collection: Collection, by: AbstractBaseUser | None, archive: str) -> IngestJob:
+def _new_job(collection: Collection, by: AbstractBaseUser | None, archive: str, settle_seconds: int = 0) -> IngestJob:
     return IngestJob.objects.create(
-        collection=collection, archive=archive, created_by_id=by.pk if by and by.is_authenticated else None
+        collection=collection,
+        archive=archive,
+        settle_seconds=settle_seconds,
+        created_by_id=by.pk if by and by.is_authenticated else None,
     )
 
 

@@ -28,12 +28,16 @@ NOMEDIA = ".nomedia"
 
 @dataclass(slots=True)
 class Found:
-    """A file by its path relative to the tree. `size` is -1 where the storage would have to be asked for each file."""
+    """A file by its path relative to the tree. `size` is -1 where the storage would have to be asked for each file.
+
+    `changed_ns` is when content or name last changed by the disk's clock (ctime): unlike mtime nobody sets it, so that a copy that keeps an old date is seen to grow. 0 where it is unknown.
+    """
 
     path: str
     folder: str
     size: int = -1
     mtime_ns: int = 0
+    changed_ns: int = 0
 
 
 @dataclass(slots=True)
@@ -209,7 +213,7 @@ class FolderTree(Tree):
                 if not stat:
                     return Found(path, folder)
                 info = entry.stat()
-                return Found(path, folder, info.st_size, info.st_mtime_ns)
+                return Found(path, folder, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
         except OSError as error:  # a broken link, a file that vanished just now
             self.note(f"{path}: left out ({error.strerror}).")
         self._skip()

@@ -33,6 +33,8 @@ BATCH, READING_BATCH = 512, 32
 STORE = 256
 #: Seconds after which results are stored even when they are few.
 STORE_SECONDS = 1.0
+#: Clocks of file servers are not ours. A change further ahead than this was stamped by a clock that was wrong.
+SKEW_NS = 3600 * 1_000_000_000
 #: Rows per step of the search for vanished files; each may have to be asked for on a slow disk.
 SWEEP = 1000
 
@@ -78,6 +80,7 @@ class Scan:
         self._again = 0  # files that an earlier slice had counted in the folder where it was cut
         self._cut = ""  # that folder
         self._until: float | None = None
+        self._settle_ns = ledger.job.settle_seconds * 1_000_000_000
         newest = ImageAsset.objects.filter(collection=self.collection).order_by("-id").values_list("id", flat=True)
         self._last_id = newest.first() or 0
 
@@ -134,11 +137,29 @@ class Scan:
                 if read and (found.size < 0 or (row.size == found.size and row.mtime_ns == found.mtime_ns)):
                     self._unchanged(row)
                     continue
+            if self._growing(found):
+                self._leave(found)
+                continue
             self._submit(found, row)
             new += 1
         if self._due():
             self._store()
         return not new
+
+    def _growing(self, found: Found) -> bool:
+        """Changed within the settle time: somebody may still be writing it."""
+        if not self._settle_ns or not found.changed_ns:
+            return False
+        return -SKEW_NS <= time.time_ns() - found.changed_ns < self._settle_ns
+
+    def _leave(self, found: Found) -> None:
+        """For the next look. Counted as left out, once."""
+        self.ledger.note(f"{found.path}: left for the next look, it changed just now.")
+        if self._again:
+            self._again -= 1
+            return
+        self.tally.seen += 1
+        self._skipped += 1
 
     def _known(self, paths: list[str]) -> dict[str, Known]:
         rows = ImageAsset.objects.filter(collection=self.collection, path__in=paths).values_list(
