@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import psutil
 import pytest
 
+from tagging.engine import process
 from tests.fakes import adapter as fake
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,12 +152,12 @@ class Installation:
         return int(self.python("-c", SEED, str(n), json.dumps(given), json.dumps({"shown": shown})))
 
     def start(self, *args: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start a command as a supervisor would: in a session of its own, writing to the log."""
+        """Start a command as a supervisor would: in a session of its own, writing to the log. It dies with this one."""
         with self.log.open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "manage.py", *args],
                 cwd=ROOT,
-                env={**self.environment, **environment},
+                env={**self.environment, process.PARENT: str(os.getpid()), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
