@@ -126,6 +126,11 @@ def options_of(format: str) -> type[ExportOptions]:
     return found
 
 
+def described(format: str) -> str:
+    """What a format of FORMATS is for, in a sentence."""
+    return str(_PLANNERS[format].description)
+
+
 # -- after the look ---------------------------------------------------------------------------------------------------
 def apply(job: ExportJob, *, ring: bool = True) -> ExportJob:
     """Queue the writing of what is planned and ticked: after the plan, or again after it stopped or failed.
@@ -221,7 +226,7 @@ def entries_of(job: ExportJob, kind: str = "") -> QuerySet[ExportEntry]:
 def _must_rest(job: ExportJob) -> None:
     if not job.step:
         raise NotNow("This export made a file; it wrote nothing beside the images.")
-    if job.state in actions.OPEN:
+    if job.state == State.QUEUED or (job.state == State.RUNNING and actions.held(job)):
         raise NotNow(f"This export is {job.get_step_display()} at the moment. Wait, or cancel it.")
 
 

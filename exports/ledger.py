@@ -84,6 +84,8 @@ def _describe(planned: fields.Plan) -> dict[str, Any]:
                 "words": item.merge.words,
                 "changes": [[c.word, c.kind, c.why] for c in item.merge.changes],
             }
+        elif any(c.kind == "withheld" for c in item.merge.changes):  # only to be shown
+            described[str(item.prop)] = {"changes": [[c.word, c.kind, c.why] for c in item.merge.changes]}
     for prop, before, after in planned.texts:
         if before != after:
             described[str(prop)] = {"before": before, "after": after}
@@ -137,6 +139,8 @@ def build(before: bytes, described: Mapping[str, Any]) -> bytes:
             packet.set_array(prop, what["words"], what["kind"])
         elif "structs" in what:
             packet.set_structs(prop, what["structs"])
+        elif "after" not in what:
+            continue
         elif prop in (fields.RATING, fields.LABEL):
             packet.set_plain(prop, what["after"])
         else:
@@ -348,7 +352,7 @@ def _without_ours(now: bytes, entry: ExportEntry) -> bytes:
         elif "structs" in what:
             if packet.structs(prop) == what["structs"]:
                 packet.set_structs(prop, what["structs_before"])
-        elif packet.text(prop) == what["after"]:
+        elif "after" in what and packet.text(prop) == what["after"]:
             setter = packet.set_plain if prop in (fields.RATING, fields.LABEL) else packet.set_text
             setter(prop, what["before"])
     return packet.to_bytes()
