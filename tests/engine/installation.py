@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 POSTGRES = os.environ.get("IWTAG_TEST_POSTGRES", "postgres://postgres@127.0.0.1:5432/postgres")
 REDIS = os.environ.get("IWTAG_TEST_REDIS", "redis://127.0.0.1:6379")
 #: generous: the machine may be slow and shared
-PATIENCE = 90.0
+PATIENCE = 180.0
 Found = TypeVar("Found")
 
 SEED = """
@@ -59,6 +59,11 @@ def until(check: Callable[[], Found], what: str, seconds: float = PATIENCE) -> F
         if time.monotonic() > end:
             pytest.fail(f"not within {seconds:.0f} s: {what}")
         time.sleep(0.05)
+
+
+def allowance(seconds: float) -> float:
+    """The time that something may take: `seconds`, more on a machine that is overloaded."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1) / 1.5)
 
 
 def unavailable(what: str, error: Exception) -> None:

@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 
-from .installation import Installation, family, kill, postgres_database, roles, until
+from .installation import Installation, allowance, family, kill, postgres_database, roles, until
 
 pytestmark = pytest.mark.cluster
 
@@ -149,7 +149,7 @@ def test_pause_is_obeyed_within_a_second_and_resume_loses_nothing(sqlite: Instal
     run = sqlite.run(300, image_ms=10, batch=8)
     until(lambda: sqlite.done(run) > 0, "the run has begun")
     sqlite.rows("UPDATE tagging_run SET state = 'paused'")  # what the action does, with no process to start first
-    time.sleep(1)
+    time.sleep(allowance(1))
     after = sqlite.done(run)
     time.sleep(0.7)
     assert sqlite.done(run) == after < 300

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from django.core.management import CommandError, call_command
 
-from .installation import Installation, family, kill, roles, until
+from .installation import Installation, allowance, family, kill, roles, until
 
 pytestmark = pytest.mark.cluster
 
@@ -73,7 +73,7 @@ def test_up_serves_restarts_what_dies_and_ends_in_mid_run(sqlite: Installation, 
     began = time.monotonic()
     up.send_signal(signal.SIGINT)
     assert up.wait(30) == 0
-    assert gone(everything, max(0.1, began + 5 - time.monotonic())), "not all gone within 5 s of Ctrl-C"
+    assert gone(everything, max(0.1, began + allowance(5) - time.monotonic())), "not all gone within 5 s of Ctrl-C"
     assert sqlite.state(run) == "running"  # it goes on at the next start
     assert sqlite.value("SELECT COUNT(*) FROM tagging_chunk WHERE state = 1") == 0  # given back, not left to expire
     assert "Traceback" not in sqlite.log.read_text()
@@ -90,8 +90,8 @@ def test_a_second_signal_kills_at_once_and_nothing_outlives_a_killed_up(sqlite: 
     time.sleep(0.3)
     up.send_signal(signal.SIGINT)
     up.wait(10)
-    assert gone(everything, 2)
-    assert time.monotonic() - began < 3
+    assert gone(everything, allowance(2))
+    assert time.monotonic() - began < allowance(3)
     up = sqlite.start("up", f"127.0.0.1:{port}")
     whole(up)
     sqlite.wait(run)  # what was cut off went on by itself
