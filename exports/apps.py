@@ -11,9 +11,16 @@ class ExportsConfig(AppConfig):
         from tagging import queue
 
         queue.register_sweep(_sweep)
+        queue.register_sweep(_sweep_imports)
 
 
 def _sweep() -> None:
     from .actions import sweep
+
+    sweep()
+
+
+def _sweep_imports() -> None:
+    from .imports import sweep
 
     sweep()

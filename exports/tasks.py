@@ -12,3 +12,14 @@ def export(job_id: int) -> None:
         run_export(job_id)
     except ExportJob.DoesNotExist:  # deleted meanwhile
         return
+
+
+def import_metadata(job_id: int) -> None:
+    """Do the queued step of an ImportJob."""
+    from .import_models import ImportJob
+    from .imports import run_import
+
+    try:
+        run_import(job_id)
+    except ImportJob.DoesNotExist:  # deleted meanwhile
+        return

@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 #: key → (label, "module:Class"). The label is here so that a list of adapters needs no import.
 BUILT_IN: dict[str, tuple[str, str]] = {
     "photo-lite": ("photo-lite (embedded default)", "tagging.adapters.photo_lite:PhotoLite"),
+    "import": ("Imported results", "tagging.adapters.imported:Imported"),
     "wd": ("WD tagger (ONNX, v2/v3 layout)", "tagging.adapters.wd:WdTagger"),
 }
 

@@ -263,6 +263,13 @@ def _insert_proposals(run: Run, results: Sequence[Result], predictions: dict[str
     _insert(Proposal, _PROPOSAL, rows)
 
 
+def add_results(run: Run, results: Sequence[Result]) -> None:
+    """Predictions and proposals of a run that no worker computes, inside the caller's transaction. Nothing is shown
+    for review, and no chunk is counted."""
+    now = timezone.now()
+    _insert_proposals(run, results, _insert_predictions(run, results, None, now), now)
+
+
 # -- what review shows ------------------------------------------------------------------------------------------------
 def show(
     run_id: int,
