@@ -22,7 +22,6 @@ from tagging.models import Collection
 from . import actions, in_place
 from .api_in_place import router as in_place_router
 from .exporters import registry
-from .exporters.sidecars import SidecarOptions
 from .models import ExportJob
 
 router = Router(tags=["exports"])
@@ -109,9 +108,9 @@ def list_formats(request: HttpRequest) -> object:
         {
             "format": name,
             "label": label,
-            "description": "Keywords, captions and their origin where photo tools read them; undoable.",
+            "description": in_place.described(name),
             "in_place": True,
-            "options_schema": SidecarOptions.model_json_schema(),
+            "options_schema": in_place.options_of(name).model_json_schema(),
         }
         for name, label in in_place.FORMATS.items()
     ]

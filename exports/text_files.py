@@ -57,6 +57,7 @@ class TextFiles:
 
     identifier: ClassVar[str]
     label: ClassVar[str]
+    description: ClassVar[str]
     Options: ClassVar[type[InPlaceOptions]]
     Format: ClassVar[type[TextSidecars]]
 
@@ -124,6 +125,7 @@ class CaptionsInPlace(TextFiles):
 
     identifier = "txt_in_place"
     label = "Caption files beside the images"
+    description = "a.txt beside a.jpg for kohya sd-scripts, AI-toolkit and OneTrainer; undoable."
     Options = CaptionsInPlaceOptions
     Format = CaptionFileExporter
 
@@ -133,6 +135,7 @@ class HydrusInPlace(TextFiles):
 
     identifier = "hydrus_in_place"
     label = "Hydrus sidecars beside the images"
+    description = "a.jpg.txt beside a.jpg, one namespace:tag a line, for Hydrus Network; undoable."
     Options = HydrusInPlaceOptions
     Format = HydrusExporter
 

@@ -44,7 +44,7 @@ class UnknownFormat(LookupError):
 def registered() -> dict[str, tuple[str, str]]:
     """All formats: the built-in ones and those of installed packages. A clash with a built-in one is refused."""
     found = dict(BUILT_IN)
-    for point in entry_points(group=ENTRY_POINTS):
+    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
         if point.name in found:
             log.error("export format %r of %s is ignored: the name is taken", point.name, point.value)
             continue
@@ -53,8 +53,8 @@ def registered() -> dict[str, tuple[str, str]]:
 
 
 def choices() -> list[tuple[str, str]]:
-    """(identifier, label) pairs for forms."""
-    return [(identifier, label) for identifier, (label, _) in sorted(registered().items())]
+    """(identifier, label) pairs for forms: ours in the order above, then those of packages by identifier."""
+    return [(identifier, label) for identifier, (label, _) in registered().items()]
 
 
 def exporter_class(identifier: str) -> type[Exporter[Any]]:
