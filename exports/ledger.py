@@ -17,15 +17,17 @@ from xml.etree import ElementTree
 from django.db import connection, transaction
 from django.utils import timezone
 
-from . import safe_write
+from . import embedded, safe_write
+from .embedded import Moved
 from .models import ExportEntry, ExportJob
 from .safe_write import Seen, WriteRefused
-from .xmp import fields
+from .xmp import containers, fields
 from .xmp.merge import compare_key
 from .xmp.packet import Packet, Property, Refused
 
 State, Action = ExportEntry.State, ExportEntry.Action
 TEXT = "text"  # the field of a file that is one text as a whole, see `text_files`
+PORTION = 64 * 1024 * 1024  # bytes of files that are held at once
 _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 
 
@@ -35,18 +37,25 @@ def sha256(data: bytes) -> str:
 
 # -- plan -------------------------------------------------------------------------------------------------------------
 def plan_sidecar(
-    target: Path, wanted: fields.Wanted, last: Mapping[str, Sequence[str]], style: fields.Style
+    target: Path,
+    wanted: fields.Wanted,
+    last: Mapping[str, Sequence[str]],
+    style: fields.Style,
+    *,
+    embed: bool = False,
 ) -> ExportEntry | None:
     """The entry (not saved, without job and image) for one sidecar; None when the file already says it all.
 
-    A file that must be left alone gives an entry with action `refuse` and the reason.
+    With `embed` the target is an image, which holds the packet. A file that must be left alone gives an entry with
+    action `refuse` and the reason.
     """
     entry = ExportEntry(target=str(target), action=Action.UPDATE)
     try:
         seen = Seen.of(target)
         data = target.read_bytes() if seen else b""
-        packet = Packet(data) if seen else Packet.new()
-        planned = fields.plan(packet, wanted, last, style)
+        image = embedded.opened(target.name, data) if embed else None
+        text = image.packet if image else data
+        planned = fields.plan(Packet(text) if text else Packet.new(), wanted, last, style)
     except (Refused, WriteRefused, fields.UnwritableWord) as e:
         return refused(target, str(e))
     except OSError as e:
@@ -59,6 +68,8 @@ def plan_sidecar(
     entry.fields = _describe(planned)
     entry.written = planned.written
     entry.notes = planned.notes
+    if image:
+        entry.fields[embedded.FIELD] = embedded.described(image, data)
     return entry
 
 
@@ -96,11 +107,23 @@ def _describe(planned: fields.Plan) -> dict[str, Any]:
 
 # -- apply ------------------------------------------------------------------------------------------------------------
 def apply(entries: Sequence[ExportEntry], *, fsync: bool = True) -> None:
-    """Write planned entries: one journal transaction, the files, one closing transaction.
+    """Write planned entries: one journal transaction, the files, one closing transaction; large files in portions.
 
     Each entry ends as done, skipped (the file is not what the plan was made from) or failed, with the reason. Give it
     some dozens at a time: that many are in doubt after a crash.
     """
+    portion: list[ExportEntry] = []
+    size = 0
+    for entry in entries:
+        portion.append(entry)
+        size += entry.seen[0] if entry.seen else 0
+        if size >= PORTION:
+            _apply(portion, fsync)
+            portion, size = [], 0
+    _apply(portion, fsync)
+
+
+def _apply(entries: Sequence[ExportEntry], fsync: bool) -> None:
     ready: list[tuple[ExportEntry, bytes]] = []
     for entry in entries:
         if entry.state != State.PLANNED or not entry.selected:
@@ -109,29 +132,35 @@ def apply(entries: Sequence[ExportEntry], *, fsync: bool = True) -> None:
         try:
             before = _bytes_as_planned(entry)
             after = build(before, entry.fields)
+            old = embedded.backup(before, after) if embedded.FIELD in entry.fields else before
         except (WriteRefused, Refused) as e:
             entry.state, entry.error = State.SKIPPED, str(e)
             continue
-        entry.backup = zlib.compress(before) if entry.seen else None
+        entry.backup = zlib.compress(old) if entry.seen else None
         entry.sha_after = sha256(after)
         entry.state = State.WRITING
         ready.append((entry, after))
     _save(entries, backups=True)
+    moves = []
     for entry, data in ready:
         try:
-            safe_write.replace(
+            new = safe_write.replace(
                 Path(entry.target), data, seen=_seen(entry), verify=_verifier(entry), fsync=fsync, mark=_mark(entry)
             )
             entry.state = State.DONE
+            moves += _moved(entry, entry.sha_before, entry.sha_after, new)
         except WriteRefused as e:
             entry.state, entry.error = State.FAILED, str(e)
-    _save([entry for entry, _ in ready])
+    _save([entry for entry, _ in ready], moves)
 
 
 def build(before: bytes, described: Mapping[str, Any]) -> bytes:
-    """The new content of a sidecar from its old one (empty: there was none) and an entry's `fields`. Refused."""
+    """The new content of a sidecar or image from its old one (empty: none) and an entry's `fields`. Refused."""
     if TEXT in described:
         return str(described[TEXT]["after"]).encode()
+    if embedded.FIELD in described:
+        text = build(containers.read_xmp(before) or b"", _without(described))
+        return embedded.build(before, text)
     packet = Packet(before) if before else Packet.new()
     for name, what in described.items():
         prop = _property(name)
@@ -152,6 +181,9 @@ def verify(data: bytes, described: Mapping[str, Any]) -> None:
     """Read the words back with another parser (expat) than the one that wrote them. Raises WriteRefused."""
     if TEXT in described:
         return  # compared byte by byte already
+    if image := described.get(embedded.FIELD):
+        verify(embedded.packet_read_back(data, image["payload"]), _without(described))
+        return
     try:
         root = ElementTree.fromstring(data)
     except ElementTree.ParseError as e:
@@ -171,6 +203,18 @@ def verify(data: bytes, described: Mapping[str, Any]) -> None:
 
 def _verifier(entry: ExportEntry) -> Callable[[bytes], None]:
     return lambda data: verify(data, entry.fields)
+
+
+def _without(described: Mapping[str, Any]) -> dict[str, Any]:
+    """What is written into the packet, without that the packet is in an image."""
+    return {name: what for name, what in described.items() if name != embedded.FIELD}
+
+
+def _moved(entry: ExportEntry, before: str, after: str, seen: Seen) -> list[Moved]:
+    """What the tables must follow: nothing for a sidecar."""
+    if embedded.FIELD not in entry.fields or entry.image_id is None or before == after:
+        return []
+    return [Moved(entry.image_id, before, after, seen)]
 
 
 def _bytes_as_planned(entry: ExportEntry) -> bytes:
@@ -197,7 +241,7 @@ def _seen(entry: ExportEntry) -> Seen | None:
     return Seen(*entry.seen) if entry.seen else None
 
 
-def _save(entries: Iterable[ExportEntry], *, backups: bool = False) -> None:
+def _save(entries: Iterable[ExportEntry], moves: Sequence[Moved] = (), *, backups: bool = False) -> None:
     """One transaction with plain statements: bulk_update costs more than writing the files."""
     now = timezone.now()
     rows = list(entries)
@@ -209,9 +253,12 @@ def _save(entries: Iterable[ExportEntry], *, backups: bool = False) -> None:
     for entry in rows:
         entry.at = now
     values = [[*(c.get_db_prep_save(getattr(e, c.attname), connection) for c in columns), e.pk] for e in rows]
-    if values:
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.executemany(sql, values)
+    embedded.copy_renditions(moves)
+    with transaction.atomic():
+        if values:
+            with connection.cursor() as cursor:
+                cursor.executemany(sql, values)
+        embedded.follow(moves)
 
 
 _PROPERTIES = {
@@ -246,24 +293,28 @@ def settle(job: ExportJob | None = None) -> int:
         rows = rows.filter(job=job)
     entries = list(rows)
     folders = set()
+    moves = []
     for entry in entries:
         path = Path(entry.target)
         folders.add((path.parent, _mark(entry)))
         try:
+            stat = path.stat()
             now = sha256(path.read_bytes())
         except FileNotFoundError:
             now = ""
         except OSError as e:
             entry.state, entry.error = State.FAILED, f"cannot be read after an interruption: {e.strerror or e}"
             continue
-        if now == entry.sha_after:
+        if now and now == entry.sha_after:
             entry.state = State.DONE
+            seen = Seen(stat.st_size, stat.st_mtime_ns, stat.st_ino)
+            moves += _moved(entry, entry.sha_before, now, seen)
         elif now == entry.sha_before:
             entry.state = State.PLANNED
         else:
             entry.state = State.FAILED
             entry.error = "interrupted, and changed by another program since: look at the file"
-    _save(entries)
+    _save(entries, moves)
     for folder, mark in folders:
         safe_write.sweep(folder, mark)
     return len(entries)
@@ -279,13 +330,14 @@ def undo(entries: Iterable[ExportEntry], *, fsync: bool = True) -> tuple[int, li
     """
     touched: list[ExportEntry] = []
     among_others: list[ExportEntry] = []
+    moves: list[Moved] = []
     problems = []
     for entry in sorted(entries, key=lambda e: -e.pk):
         if entry.state != State.DONE:
             continue
         touched.append(entry)
         try:
-            exact = _undo_one(entry, fsync)
+            exact = _undo_one(entry, fsync, moves)
         except (WriteRefused, Refused) as e:
             entry.error = f"not undone: {e}"
             problems.append(f"{entry.target}: {e}")
@@ -293,7 +345,7 @@ def undo(entries: Iterable[ExportEntry], *, fsync: bool = True) -> tuple[int, li
         entry.state, entry.error = State.UNDONE, ""
         if not exact:
             among_others.append(entry)
-    _save(touched)
+    _save(touched, moves)
     _disown(among_others)
     return len(touched) - len(problems), problems
 
@@ -313,7 +365,7 @@ def _disown(undone: Sequence[ExportEntry]) -> None:
             row.save(update_fields=["written"])
 
 
-def _undo_one(entry: ExportEntry, fsync: bool) -> bool:
+def _undo_one(entry: ExportEntry, fsync: bool, moves: list[Moved]) -> bool:
     """True when the file is as it was before the entry, False when others' work stays in it."""
     path = Path(entry.target)
     seen = Seen.of(path)
@@ -324,32 +376,42 @@ def _undo_one(entry: ExportEntry, fsync: bool) -> bool:
     except OSError as e:
         raise WriteRefused(f"cannot be read: {e.strerror or e}") from None
     if entry.seen and sha256(now) == entry.sha_before:
+        moves += _moved(entry, entry.sha_after, entry.sha_before, seen)
         return True  # undone before an interruption, or by hand
     if sha256(now) == entry.sha_after:
         if entry.action == Action.CREATE:
             safe_write.remove(path, seen=seen, fsync=fsync)
         else:
             old = zlib.decompress(bytes(entry.backup or b""))
+            if embedded.FIELD in entry.fields:
+                old = embedded.restore(now, old)
             if sha256(old) != entry.sha_before:
                 raise WriteRefused("the backup is damaged")
-            safe_write.replace(path, old, seen=seen, fsync=fsync, mark=_mark(entry))
+            new = safe_write.replace(path, old, seen=seen, fsync=fsync, mark=_mark(entry))
+            moves += _moved(entry, entry.sha_after, entry.sha_before, new)
         return True
+    described: dict[str, Any] = {}
+    if embedded.FIELD in entry.fields:
+        described = {embedded.FIELD: embedded.described(embedded.opened(path.name, now), now)}
     data = _without_ours(now, entry)
     if data != now:
-        safe_write.replace(path, data, seen=seen, verify=_well_formed, fsync=fsync, mark=_mark(entry))
+        new = safe_write.replace(
+            path, data, seen=seen, verify=lambda written: verify(written, described), fsync=fsync, mark=_mark(entry)
+        )
+        moves += _moved(entry, sha256(now), sha256(data), new)
     return False
-
-
-def _well_formed(data: bytes) -> None:
-    verify(data, {})
 
 
 def _without_ours(now: bytes, entry: ExportEntry) -> bytes:
     """The content that others edited since, with what this entry added taken out and what it removed put back."""
     if TEXT in entry.fields:
         raise WriteRefused("edited by someone since iwtag wrote it; their text stays")
-    packet = Packet(now)
-    for name, what in entry.fields.items():
+    in_image = embedded.FIELD in entry.fields
+    text = containers.read_xmp(now) if in_image else now
+    if text is None:
+        return now  # someone took all metadata out of the image
+    packet = Packet(text)
+    for name, what in _without(entry.fields).items():
         prop = _property(name)
         if "words" in what:
             added = {compare_key(w) for w, kind, _ in what["changes"] if kind == "added"}
@@ -363,4 +425,7 @@ def _without_ours(now: bytes, entry: ExportEntry) -> bytes:
         elif "after" in what and packet.text(prop) == what["after"]:
             setter = packet.set_plain if prop in (fields.RATING, fields.LABEL) else packet.set_text
             setter(prop, what["before"])
-    return packet.to_bytes()
+    new = packet.to_bytes()
+    if not in_image:
+        return new
+    return now if new == text else embedded.build(now, new)

@@ -58,8 +58,8 @@ def replace(
     verify: Callable[[bytes], None] | None = None,
     fsync: bool = True,
     mark: str = "",
-) -> None:
-    """Make `path` hold exactly `data`.
+) -> Seen:
+    """Make `path` hold exactly `data`; what the file is then.
 
     `seen` is what `Seen.of(path)` said when the plan was made: a file that changed, came or went since is refused.
     `verify` gets the bytes read back from the disk and raises to refuse. `mark` begins the temp file's name, for
@@ -85,10 +85,12 @@ def replace(
             verify(written)
         if Seen.of(path) != seen:
             raise WriteRefused(f"{path.name} was changed by another program since the plan was made")
+        new = os.stat(temp)  # a rename keeps these
         os.replace(temp, path)
         temp = ""
         if fsync:
             _fsync_folder(path.parent)
+        return Seen(new.st_size, new.st_mtime_ns, new.st_ino)
     except OSError as e:
         raise WriteRefused(f"{path.name} was not written: {e.strerror or e}") from None
     finally:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from tagging.models import Collection, ImageAsset, Tag
 
-from .. import ledger
+from .. import embedded, ledger
 from ..models import ExportEntry
 from ..xmp import fields, naming
 from ..xmp.merge import Mode
@@ -35,13 +35,18 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The sidecars of one image. `twins` are the paths of images that share the sidecar named `shared`."""
+    """The sidecars of one image. `twins` are the paths of images that share the sidecar named `shared`.
+
+    `image` is the file itself, to be written into; then only the sidecars that are `there` are written beside it.
+    """
 
     targets: tuple[Path, ...] = ()
     warning: str = ""
     refused: str = ""
     twins: tuple[str, ...] = ()
     shared: str = ""
+    image: Path | None = None
+    there: tuple[Path, ...] = ()
 
 
 class SidecarOptions(ExportOptions):
@@ -99,6 +104,11 @@ class SidecarOptions(ExportOptions):
     )
     captions: bool = Field(True, title="Write captions", description="Another program's caption is never replaced.")
 
+    embed: bool = Field(
+        False,
+        title="Into the images themselves (JPEG, PNG, WebP)",
+        description=embedded.WARNING + " Other formats, RAW first of all, get sidecars as ever.",
+    )
     label: bool = Field(
         False,
         title="Write the content rating as xmp:Label",
@@ -208,7 +218,9 @@ class SidecarExporter:
     def _entries(self, part: Sequence[Described]) -> list[ExportEntry]:
         recipes = _recipes([record.image.id for record in part])
         planned = [(record, self._targets(record)) for record in part]
-        last = ledger.last_written(str(t) for _, place in planned for t in place.targets)
+        last = ledger.last_written(
+            str(t) for _, place in planned for t in (*place.targets, place.image) if t is not None
+        )
         found: list[ExportEntry] = []
         for record, place in planned:
             for entry in self._plan(record, place, last):
@@ -221,10 +233,20 @@ class SidecarExporter:
     ) -> Iterator[ExportEntry]:
         if place.refused:
             yield ledger.refused(self.root / record.image.path, place.refused)
-        elif not place.targets:
+        elif not place.targets and place.image is None:
             self.left_out += 1
         wanted = self._wanted(record)
-        for target in place.targets:
+        targets, warning = place.targets, place.warning
+        if place.image is not None:
+            entry = ledger.plan_sidecar(place.image, wanted, last.get(str(place.image), {}), self._style, embed=True)
+            if entry and entry.action == ExportEntry.Action.REFUSE:
+                warning = f"not embedded: {entry.error}"
+            else:
+                targets, warning = place.there, ""
+                self.unchanged += entry is None
+                if entry:
+                    yield entry
+        for target in targets:
             if place.twins and target.name == place.shared:
                 twins = self._twins(place.twins)
                 if any(twin.image.path < record.image.path for twin in twins):
@@ -234,8 +256,8 @@ class SidecarExporter:
             if entry is None:
                 self.unchanged += 1
                 continue
-            if place.warning:
-                entry.notes = [*entry.notes, place.warning]
+            if warning:
+                entry.notes = [*entry.notes, warning]
             yield entry
 
     def _wanted(self, *records: Described) -> fields.Wanted:
@@ -270,12 +292,21 @@ class SidecarExporter:
         if folder.find(relative.name) is None:
             return Place(refused="the image is no longer there")
         found = naming.sidecars(relative.name, folder, self.options.profile, self.options.twins)
-        targets = tuple(self.root / relative.parent / name for name in found.names)
+        here = self.root / relative.parent
+        targets = tuple(here / name for name in found.names)
+        image, warning = None, found.warning
+        if self.options.embed:
+            reason = embedded.unsuited(relative.name)
+            image, warning = (None, reason) if reason else (here / relative.name, warning)
+        there = tuple(t for t, exists in zip(targets, found.exists, strict=True) if exists)
         if self.options.twins != "shared":
-            return Place(targets, found.warning)
-        twins = tuple(str(relative.parent / name) for name in folder.twins(relative.name))
+            return Place(targets, warning, image=image, there=there)
         short = folder.find(f"{relative.stem}.xmp") or f"{relative.stem}.xmp"
-        return Place(targets, found.warning, twins=twins, shared=short)
+        others = folder.twins(relative.name)
+        if self.options.embed and folder.find(short) is None:  # twins that are written into leave it to this one
+            others = [name for name in others if embedded.unsuited(name)]
+        twins = tuple(str(relative.parent / name) for name in others)
+        return Place(targets, warning, twins=twins, shared=short, image=image, there=there)
 
     def _folder(self, relative: str) -> naming.Folder | OSError:
         found = self._folders.get(relative)

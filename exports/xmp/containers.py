@@ -166,7 +166,7 @@ def _webp(data: bytes) -> Container:
     if not any(name in (b"VP8 ", b"VP8L", b"ANMF") for name in names) or b"VP8X" in names[1:]:
         raise Refused("the WebP is damaged: its parts are not in order")
     old = next(((start, end) for name, start, end in chunks if name == b"XMP "), None)
-    head = chunks[0][1:]  # of VP8X, or where it goes
+    head = (chunks[0][1], chunks[0][2])  # of VP8X, or where it goes
     extended = names[0] == b"VP8X"
     if extended:
         if struct.unpack_from("<I", data, head[0] + 4)[0] != 10:
