@@ -8,9 +8,10 @@ class ExportsConfig(AppConfig):
     verbose_name = "Exports"
 
     def ready(self) -> None:
-        from tagging import queue
+        from tagging import queue, watching
 
         queue.register_sweep(_sweep)
+        watching.register_step("export", "exports.watch:ExportStep")
         queue.register_sweep(_sweep_imports)
 
 

@@ -17,6 +17,7 @@ install(api)
 ROUTERS = {
     "/health": "tagging.api.health.router",
     "/collections": "tagging.api.collections.router",
+    "/collections/{slug}/watch": "tagging.api.watch.router",
     "/ingests": "tagging.api.collections.ingests",
     "/images": "tagging.api.images.router",
     "/tags": "tagging.api.tags.router",

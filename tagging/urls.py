@@ -40,6 +40,7 @@ urlpatterns: list[URLPattern] = [
     path("c/<slug:slug>/upload/", view("collections.upload"), name="upload"),
     path("c/<slug:slug>/ingest/", view("collections.ingest"), name="ingest"),
     path("c/<slug:slug>/ingest/status/", view("collections.ingest_status"), name="ingest_status"),
+    path("c/<slug:slug>/watch/", view("watch.watch"), name="watch"),
     # -- review
     path("c/<slug:slug>/review/", view("review.queue"), name="queue"),
     path("images/<int:pk>/", view("review.review"), name="review"),
@@ -56,6 +57,8 @@ urlpatterns: list[URLPattern] = [
     path("runs/<int:pk>/", view("runs.run"), name="run"),
     path("runs/<int:pk>/status/", view("runs.status"), name="run_status"),
     path("runs/<int:pk>/<slug:verb>/", view("runs.act"), name="run_act"),
+    path("labels/", view("labels.labels"), name="labels"),
+    path("labels/moves/<int:pk>/back/", view("labels.back"), name="label_back"),
     # -- files
     path("media/thumb/<str:sha256>/<int:side>.webp", view("media.thumb"), name="thumb"),
     path("images/<int:pk>/original", view("media.original"), name="original"),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -45,13 +47,23 @@ class Step(ABC):
     def form(self, watch: Watch, data: QueryDict | None) -> StepForm: ...
 
 
-_steps: dict[str, Step] = {}
+_steps: dict[str, str] = {}
 
 
-def register_step(step: Step) -> None:
-    _steps[step.name] = step
+def register_step(name: str, target: str) -> None:
+    """`target` is "module:Class" of a `Step`, imported when it is first asked for."""
+    _steps[name] = target
+
+
+@cache
+def _built(target: str) -> Step:
+    module, _, name = target.partition(":")
+    step = getattr(import_module(module), name)()
+    if not isinstance(step, Step):
+        raise TypeError(f"{target} is not a Step")
+    return step
 
 
 def steps() -> dict[str, Step]:
     """All registered steps by name."""
-    return dict(_steps)
+    return {name: _built(target) for name, target in _steps.items()}

@@ -235,7 +235,7 @@ def _tag(watch: Watch, last: dict[str, Any], force: bool) -> dict[str, Any]:
     if not images.exists():
         return {"seen": seen, "text": f"nothing new for {recipe}"}
     name = f"{recipe} on {collection}, watch"[:160]
-    run = runs.start_run(recipe, collection=collection, images=images, name=name, by=watch.changed_by)  # type: ignore[arg-type]
+    run = runs.start_run(recipe, collection=collection, images=images, name=name, by=watch.changed_by)
     Watch.objects.filter(pk=watch.pk, token=watch.token).update(run=run)
     return {"run": run.pk, "images": run.n_total, "text": f"run {run.pk} tags {run.n_total:,} new images"}
 

@@ -82,7 +82,10 @@ class Failure:
 @needs("read")
 def run(request: Request, pk: int) -> HttpResponse:
     found = get_object_or_404(
-        Run.objects.select_related("collection", "recipe__policy_version__policy", "created_by"), pk=pk
+        Run.objects.select_related("collection", "recipe__policy_version__policy", "created_by").prefetch_related(
+            "recipe__labels__adapter", "recipe__labels__collection"
+        ),
+        pk=pk,
     )
     context = {
         **run_context(request, found),
