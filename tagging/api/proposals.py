@@ -20,6 +20,7 @@ class Fate(Schema):
     state: str
     reason: str
     source: str
+    original: str = Field("", description="What the model called it, before the policy.")
 
 
 class ProposalOut(Schema):
@@ -54,5 +55,4 @@ class ProposalOut(Schema):
 
     @staticmethod
     def resolve_tags(row: Proposal) -> list[dict[str, Any]]:
-        names = ("name", "category", "score", "state", "reason", "source")
-        return [dict(zip(names, tag, strict=True)) for tag in row.tags]
+        return [dict(zip(Fate.model_fields, tag, strict=False)) for tag in row.tags]

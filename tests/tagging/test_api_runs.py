@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from prompts.models import Prompt, PromptVersion
+from tagging.actions.ingest import create_collection, run_ingest, start_ingest
+from tagging.engine import residency, worker
 from tagging.models import Chunk, ModelAdapter, Proposal, Run
 
 from .world import collection, image, keyed, person, run_of
@@ -123,7 +127,7 @@ def test_proposals_come_in_pages_with_the_fate_of_each_tag(client, trip, django_
     run = run_of(trip)
     for i in range(5):
         state = {"state": "error", "error": "truncated"} if i == 4 else {"state": "ok"}
-        tags = [["dog", "animal", 0.5, "kept", "", "lite"]]
+        tags = [["dog", "animal", 0.5, "changed", "underscores", "lite", "dog_"]]
         Proposal.objects.create(run=run, image=image(trip, f"p{i}.jpg"), tags=tags if i < 4 else [], **state)
     url = f"/api/runs/{run.pk}/proposals?limit=3"
     client.get(url)
@@ -131,8 +135,29 @@ def test_proposals_come_in_pages_with_the_fate_of_each_tag(client, trip, django_
         first = client.get(url).json()
     rest = client.get(f"{url}&cursor={first['next_cursor']}").json()
     assert [p["path"] for p in first["items"] + rest["items"]] == [f"p{i}.jpg" for i in range(5)]
-    assert first["items"][0]["tags"] == [
-        {"name": "dog", "category": "animal", "score": 0.5, "state": "kept", "reason": "", "source": "lite"}
-    ]
+    (fate,) = first["items"][0]["tags"]
+    assert (fate["name"], fate["category"], fate["score"], fate["source"]) == ("dog", "animal", 0.5, "lite")
+    assert (fate["state"], fate["reason"], fate["original"]) == ("changed", "underscores", "dog_")
     (failed,) = client.get(f"{url}&state=error").json()["items"]
     assert failed["error"] == "truncated"
+
+
+def test_what_a_worker_proposed_is_shown(client, samples, tmp_path):
+    """The rows as the engine writes them, from a real photograph."""
+    for name in ("cat-face.jpg", "dahlia.jpg"):
+        shutil.copy(samples / name, tmp_path)
+    photos = create_collection(name="Photos", root=str(tmp_path))
+    run_ingest(start_ingest(photos, ring=False).pk)
+    ModelAdapter.objects.create(slug="lite", label="Lite", kind="photo-lite")
+    run = post(client, "/api/runs", collection="photos", adapter="lite").json()
+    try:
+        worker.drain("gpu")
+    finally:
+        residency.MODELS.evict()
+    assert client.get(f"/api/runs/{run['id']}").json()["state"] == "done"
+    proposals = client.get(f"/api/runs/{run['id']}/proposals").json()["items"]
+    (cat,) = [p for p in proposals if p["path"] == "cat-face.jpg"]
+    assert {"cat", "animal"} <= {fate["original"] for fate in cat["tags"] if fate["state"] == "kept"}
+    detail = client.get(f"/api/images/{cat['image']}").json()
+    assert detail["proposals"] == [cat]
+    assert {"cat", "animal"} <= {tag["name"] for tag in detail["tags"] if tag["state"] == "proposed"}
