@@ -6,6 +6,8 @@ from django.urls import include, path
 
 from .api import api
 
+handler404 = "iwtag_site.errors.not_found"
+
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("login/", auth.LoginView.as_view(), name="login"),

@@ -108,6 +108,12 @@ def _field(loc: Any) -> str:
 
 def _message(error: dict[str, Any]) -> str:
     text = str(error.get("msg", "wrong"))
+    if (
+        len(error["loc"]) == 2
+        and error["loc"][0] == "body"
+        and error.get("type") in ("missing", "model_attributes_type")
+    ):
+        return "The body must be a JSON object."
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!")) else ".")
 
 

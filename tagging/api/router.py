@@ -11,12 +11,14 @@ from typing import Any
 
 import ninja
 from django.core.exceptions import ValidationError
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
 from ninja.constants import NOT_SET
 from ninja.signature import ViewSignature
 from pydantic import BaseModel
 
 from .errors import Problem
+
+LARGEST = 2**63 - 1  # what the databases' largest whole numbers hold
 
 
 class Router(ninja.Router):
@@ -44,6 +46,8 @@ def _strict(path: str, view: Callable[..., Any]) -> Callable[..., Any]:
             names = ", ".join(sorted(known())) or "none"
             raise ValidationError({unknown[0]: f"There is no parameter {unknown[0]!r} here; there are: {names}."})
         for field, why in _unkeepable(kwargs):
+            if f"{{int:{field}}}" in path:
+                raise Http404(f"There is no such {field.removesuffix('_id')}.")
             raise ValidationError({field: why})
         return view(request, *args, **kwargs)
 
@@ -60,6 +64,9 @@ def _unkeepable(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
             yield name, "Text must not contain NUL."
         elif any("\ud800" <= c <= "\udfff" for c in value):
             yield name, "Text must not contain halves of characters (lone surrogates)."
+    elif isinstance(value, int):
+        if not -LARGEST <= value <= LARGEST:
+            yield name, "The number is too large."
     elif isinstance(value, float):
         if not math.isfinite(value):
             yield name, "Give a finite number."

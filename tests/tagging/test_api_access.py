@@ -40,6 +40,7 @@ BODIES = {
     "/api/tags/{tag_id}/aliases": {"name": "x"},
     "/api/adapters": {"slug": "x", "label": "x", "kind": "wd"},
     "/api/runs": {"collection": "trip", "adapter": "x"},
+    "/api/labels": {"name": "x", "recipe": 1, "why": "x"},
     "/api/exports": {"collection": "trip", "format": "csv"},
     "/api/exports/{export_id}/entries": {"selected": True},
     "/api/prompts": {"slug": "x"},
@@ -217,3 +218,36 @@ def test_the_docs_are_served_from_here(one):
     assert "swagger" in page
     assert not re.findall(r"""(?:src|href)=["'](?:https?:)?//""", page)
     assert Client().get("/api/openapi.json").json()["info"]["title"] == "iwtag"
+
+
+@pytest.mark.parametrize("given", ["9223372036854775808", "99999999999999999999999", "-1", "abc", "1e5"])
+def test_numbers_in_the_address_that_name_nothing_are_not_found(given):
+    collection()
+    client = keyed(person("root", is_superuser=True))
+    found = {}
+    for method, path in OPERATIONS:
+        address = concrete(re.sub(r"{\w*(id|number)}", given, path))
+        if address != concrete(path):
+            body = json.dumps(BODIES.get(path, {}))
+            answer = client.generic(method, address, body, content_type="application/json")
+            found[method, path] = (answer.status_code, answer.json()["detail"])
+    assert len(found) > 20
+    assert {o: v for o, v in found.items() if v[0] not in (404, 422) or not v[1]} == {}
+
+
+def test_an_address_that_leads_nowhere_is_json_here_and_a_page_elsewhere(client):
+    answer = client.get("/api/nothing/here")
+    assert (answer.status_code, answer["Content-Type"]) == (404, "application/json")
+    assert "/api/docs" in answer.json()["detail"]
+    assert b"<h1>" in client.get("/nothing/here").content
+
+
+@pytest.mark.parametrize("body", ["", "[]", "null", "1", '"x"'])
+def test_a_body_that_is_no_object_is_said_to_be_none(body):
+    answer = keyed(person("cy", "curator")).post("/api/runs", body, content_type="application/json")
+    assert (answer.status_code, answer.json()) == (422, {"detail": "The body must be a JSON object."})
+
+
+def test_numbers_that_no_database_keeps_name_their_field():
+    answer = keyed(person("vi", "viewer"), ["read"]).get(f"/api/recompute?run={10**22}")
+    assert (answer.status_code, answer.json()["field"]) == (422, "run")

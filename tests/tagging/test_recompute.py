@@ -285,6 +285,7 @@ def test_the_command_recomputes_and_says_what_changed(run, labels):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        (("--run", "99999999999999999999"), "There is no run 99999999999999999999"),
         ((), "Say which runs"),
         (("--run", "1", "--collection", "x"), "Say which runs"),
         (("--run", "999999"), "There is no run 999999"),

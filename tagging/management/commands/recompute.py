@@ -57,7 +57,7 @@ class Command(BaseCommand):
             if not runs:
                 raise CommandError(f"{name!r} has no run that is done.")
             return runs
-        found = Run.objects.in_bulk(ids)
+        found = Run.objects.in_bulk([i for i in ids if abs(i) < 2**63])  # SQLite refuses larger numbers
         if missing := [str(i) for i in ids if i not in found]:
             raise CommandError(f"There is no run {', '.join(missing)}.")
         return [found[i] for i in dict.fromkeys(ids)]
