@@ -1,11 +1,13 @@
-"""CSV export of a million rows: seconds, peak memory, first byte; beside django-import-export on the same rows.
+"""Export of a million rows as CSV, JSON Lines and Parquet: seconds, peak memory, first byte; beside
+django-import-export on the same rows.
 
     python benchmarks/export.py [--images 1000000] [--tags 5] [--data FOLDER] [--skip-rival]
 
-Makes a SQLite database of synthetic images and tags (fast inserts, not measured; kept and used again with --data), then
-writes the wide layout (a row per image, its tags and scores as JSON) and the long layout (a row per tag, until there
-are as many rows as images) through the application's own exporter, each in a process of its own. `start` is the memory
-of the process before the export, Django and all, `peak` the highest it came to (resident set, Linux).
+Makes a SQLite database of synthetic images and tags (fast inserts, not measured; kept and used again with --data),
+then writes the wide layout (a row per image, its tags and scores as JSON) and the long layout (a row per tag, until
+there are as many rows as images), JSON Lines and Parquet (if pyarrow is there) through the application's own
+exporter, each in a process of its own. `start` is the memory of the process before the export, Django and all, `peak`
+the highest it came to (resident set, Linux).
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "iwtag_site.settings")
 NAMES = 10_861
+OTHERS = ("jsonl", *(["parquet"] if find_spec("pyarrow") else []))
 
 
 def fill(images: int, tags: int) -> None:
@@ -95,7 +99,8 @@ def measure(what: str, rows: int) -> dict[str, float]:
     else:
         from exports.actions import get_exporter
 
-        exporter = get_exporter(collection, "csv", {"layout": what})
+        csv = what in ("wide", "long")
+        exporter = get_exporter(collection, "csv" if csv else what, {"layout": what} if csv else {})
         with open(os.devnull, "wb") as out:
             for piece in exporter.stream():
                 out.write(piece)
@@ -164,7 +169,7 @@ def run(data: str, what: str, rows: int) -> None:
     )
     m = json.loads(done.stdout.splitlines()[-1])
     print(
-        f"{what:6} {m['rows']:>9,} rows {m['megabytes']:7.1f} MB  {m['seconds']:6.1f} s ({m['cpu']:.1f} s CPU)  "
+        f"{what:7} {m['rows']:>9,} rows {m['megabytes']:7.1f} MB  {m['seconds']:6.1f} s ({m['cpu']:.1f} s CPU)  "
         f"first row after {m['first'] * 1000:7.1f} ms  memory {m['base']:.0f} → {m['peak']:.0f} MB",
         flush=True,
     )
@@ -177,7 +182,7 @@ def main() -> None:
     parser.add_argument("--data", help="Folder for the database; kept.")
     parser.add_argument("--skip-rival", action="store_true")
     parser.add_argument("--rival-images", type=int, default=50_000)
-    parser.add_argument("--measure", choices=("wide", "long", "rival"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=("wide", "long", *OTHERS, "rival"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
         print(json.dumps(measure(given.measure, given.images)))
@@ -191,8 +196,8 @@ def main() -> None:
         start = time.perf_counter()
         fill(given.images, given.tags)
         print(f"{given.images:,} images with {given.tags} tags each, made in {time.perf_counter() - start:.0f} s")
-        for layout in ("wide", "long"):
-            run(data, layout, given.images)
+        for what in ("wide", "long", *OTHERS):
+            run(data, what, given.images)
         if not given.skip_rival:
             few = min(given.rival_images, given.images)
             run(data, "wide", few)

@@ -9,6 +9,8 @@ from .base import Exporter, ExportOptions, Plan
 from .counting import left_out
 from .reading import NO_SCORE, SCALE, TAG_BITS, TAG_SHIFT, ImageRow, Packed, Record, Source
 
+_encoded = json.JSONEncoder(ensure_ascii=False).encode  # dumps() would make an encoder for every word
+
 
 class JsonlOptions(ExportOptions):
     """What every format is asked, no more."""
@@ -49,7 +51,7 @@ class Lines:
     def __init__(self, source: Source) -> None:
         self._names = source.names
         self._written: dict[int, str] = {}
-        self._scores: dict[int, str] = {NO_SCORE: "null"}
+        self._scores = _Scores({NO_SCORE: "null"})
 
     def encode(self, page: Sequence[Record]) -> bytes:
         if len(self._written) > len(self._names.tags):  # the vocabulary was let go
@@ -60,8 +62,6 @@ class Lines:
 
     def _line(self, image: ImageRow, packed: Sequence[Packed]) -> str:
         written, scores = self._written, self._scores
-        for rank in {value >> TAG_SHIFT for value in packed} - scores.keys():
-            scores[rank] = f"{-rank / SCALE:.4g}"
         tags = ", ".join([written[value & TAG_BITS] for value in packed])
         said = ", ".join([scores[value >> TAG_SHIFT] for value in packed])
         when = f'"{image.captured_at.replace(tzinfo=None).isoformat()}"' if image.captured_at else "null"
@@ -73,9 +73,17 @@ class Lines:
         )
 
 
+class _Scores(dict[int, str]):
+    """Rank → the score as a JSON number."""
+
+    def __missing__(self, rank: int) -> str:
+        written = self[rank] = f"{-rank / SCALE:.4g}"
+        return written
+
+
 def text(value: str) -> str:
     """A JSON string, readable; lone surrogates (from file names that are no UTF-8) as escapes."""
-    encoded = json.dumps(value, ensure_ascii=False)
+    encoded = _encoded(value)
     return encoded if encoded.isascii() or _utf8(encoded) else json.dumps(value)
 
 

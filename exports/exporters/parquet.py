@@ -16,6 +16,7 @@ from .counting import left_out
 from .reading import NO_SCORE, SCALE, TAG_BITS, TAG_SHIFT, DetailedRecord, Names, Record, Source, TagRow
 
 ROW_GROUP = 50_000
+REPEATED = ["rating", "tags.list.element", "source.list.element"]  # a dictionary of what is unique only costs
 INSTALL = 'pip install "pyarrow>=21" (or iwtag with the extra: pip install "iwtag[parquet]")'
 
 
@@ -87,7 +88,7 @@ class Table:
         if text:
             self.schema = self.schema.insert(1, self.pa.field("text", self.pa.string()))
         parquet = arrow("pyarrow.parquet")
-        self._writer = parquet.ParquetWriter(self._pipe, self.schema, compression="zstd")
+        self._writer = parquet.ParquetWriter(self._pipe, self.schema, compression="zstd", use_dictionary=REPEATED)
 
     def add(
         self,
