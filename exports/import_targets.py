@@ -81,9 +81,7 @@ def apply_truth(job: ImportJob) -> None:
         with transaction.atomic():
             report(job, n_rows=F("n_rows") + len(page))
             granted = decide_many(wishes, by=by, door=DOOR, batch=job.batch)
-            for row in page:
-                _mark(row, granted.get(row.image_id or 0), tags)
-            ImportRow.objects.bulk_update(page, ["state", "notes", "error"], batch_size=100)
+            _mark_all(page, granted, tags)
 
 
 def _wish(row: ImportRow, tags: dict[str, int], choices: dict[str, Any]) -> Wish:
@@ -99,6 +97,22 @@ def _wish(row: ImportRow, tags: dict[str, int], choices: dict[str, Any]) -> Wish
         overrule=bool(choices.get("overrule")),
         reviewed=bool(choices.get("reviewed")),
     )
+
+
+def _mark_all(page: Sequence[ImportRow], granted: dict[int, Any], tags: dict[str, int]) -> None:
+    """What became of the rows; one statement for all those with nothing to say (bulk_update took half of the time)."""
+    said: list[ImportRow] = []
+    quiet: dict[str, list[int]] = {}
+    for row in page:
+        before = len(row.notes)
+        _mark(row, granted.get(row.image_id or 0), tags)
+        if row.error or len(row.notes) > before:
+            said.append(row)
+        else:
+            quiet.setdefault(row.state, []).append(row.pk)
+    for state, ids in quiet.items():
+        ImportRow.objects.filter(pk__in=ids).update(state=state)
+    ImportRow.objects.bulk_update(said, ["state", "notes", "error"], batch_size=100)
 
 
 def _mark(row: ImportRow, granted: Any, tags: dict[str, int]) -> None:

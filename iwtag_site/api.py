@@ -30,6 +30,7 @@ ROUTERS = {
     "/recompute": "tagging.api.policies.recompute",
     "/runs": "tagging.api.runs.router",
     "/exports": "exports.api.router",
+    "/imports": "exports.import_api.router",
 }
 for prefix, router in ROUTERS.items():
     api.add_router(prefix, router)
