@@ -1,21 +1,14 @@
-"""Shared fixtures. Every test gets its own data folder; nothing is read from or written to the developer's."""
+"""Shared fixtures. The data folder of the tests is made in `environment.py`."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import pytest
 from django.core.cache import cache
 from django.db import connections
 from hypothesis import settings as hypothesis_settings
-
-# before Django reads its settings
-os.environ["IWTAG_DATA_DIR"] = tempfile.mkdtemp(prefix="iwtag-test-")
-for name in ("IWTAG_BROKER_URL", "IWTAG_HOST", "IWTAG_PORT", "IWTAG_MODELS_DIRS", "IWTAG_STORAGE", "Q_CLUSTER_NAME"):
-    os.environ.pop(name, None)
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 # In CI the same examples each time, so that a failure is of the change; at home new ones, so that they find more.
 hypothesis_settings.register_profile("ci", derandomize=True, deadline=None)

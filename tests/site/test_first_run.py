@@ -86,7 +86,9 @@ def test_from_nothing_to_tagged_photographs_and_away(tmp_path):
     images = rows(tmp_path, "SELECT COUNT(*) FROM tagging_imageasset WHERE state = 'ready'")[0][0]
     assert images >= 20
     assert rows(tmp_path, "SELECT COUNT(*), COUNT(DISTINCT image_id) FROM tagging_proposal") == [(images, images)]
-    assert rows(tmp_path, "SELECT COUNT(*) FROM tagging_proposal WHERE state = 'ok'")[0][0] >= images - 2
+    states = dict(rows(tmp_path, "SELECT state, COUNT(*) FROM tagging_proposal GROUP BY state"))
+    assert states["ok"] >= 15  # some have nothing that the model knows
+    assert "error" not in states
     names = {
         n for (n,) in rows(tmp_path, "SELECT t.name FROM tagging_imagetag i JOIN tagging_tag t ON t.id = i.tag_id")
     }
