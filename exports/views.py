@@ -138,6 +138,8 @@ def stream(request: Request, slug: str, format: str) -> HttpResponseBase:
         exporter = _exporter(collection, format, request.GET)
     except ValidationError as e:
         return _bad(request, " ".join(f"{k}: {' '.join(v)}" for k, v in e.message_dict.items()))
+    if refusals := exporter.refusals():
+        return _bad(request, " ".join(refusals))
     response = StreamingHttpResponse(_pieces(exporter), content_type=exporter.content_type)
     response["Content-Disposition"] = content_disposition_header(True, exporter.file_name) or "attachment"
     response["Cache-Control"] = "no-store"

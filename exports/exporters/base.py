@@ -110,6 +110,11 @@ class Exporter(ABC, Generic[O]):
     def plan(self) -> Plan:
         """Count, write nothing. The same selection as `stream`."""
 
+    def refusals(self) -> list[str]:
+        """Reasons why `stream` would refuse, as in `plan().problems`; asked before a download begins, when it can still
+        be answered with an error."""
+        return []
+
     @abstractmethod
     def stream(self) -> Iterator[bytes]:
         """The whole file, a piece at a time. Constant memory; the first piece comes at once.

@@ -219,15 +219,17 @@ class DatasetExporter(Exporter[O]):
         """What a person should know of this format and selection; subclasses add theirs."""
         return []
 
+    def refusals(self) -> list[str]:
+        return self.name_problems() if self._names_matter else []
+
     def plan(self) -> Plan:
         images, _ = self.source.counts()
         everything = Source(self.selection, self.options).images.count()
         skipped, warnings = left_out(self.selection, self.options, everything)
         if missing := everything - images:
             warnings.append(f"{missing:,} images are left out: their file was missing at the last look.")
-        problems = []
+        problems = self.refusals()
         if self._names_matter:
-            problems = self.name_problems()
             clashes = self.names.clashes
             if clashes.any and not problems:
                 done = "renamed" if self.options.clashes == "rename" else "written as name.extension.txt"

@@ -55,8 +55,8 @@ class ImageFolderExporter(DatasetExporter[ImageFolderOptions]):
     def captions(self) -> Captions:
         return Captions(self.options, self.source.names)
 
-    def name_problems(self) -> list[str]:
-        found = super().name_problems()
+    def refusals(self) -> list[str]:
+        found = super().refusals()
         if self.options.table == "parquet":
             try:
                 arrow()

@@ -55,11 +55,14 @@ class ParquetExporter(Exporter[ParquetOptions]):
     def plan(self) -> Plan:
         images, _ = Source(self.selection, self.options).counts()
         skipped, warnings = left_out(self.selection, self.options, images)
+        return Plan(images, images, skipped, warnings, self.refusals())
+
+    def refusals(self) -> list[str]:
         try:
             arrow()
         except ExportError as e:
-            return Plan(images, images, skipped, warnings, [str(e)])
-        return Plan(images=images, rows=images, skipped=skipped, warnings=warnings)
+            return [str(e)]
+        return []
 
     def stream(self) -> Iterator[bytes]:
         table = Table()

@@ -128,6 +128,14 @@ def test_a_download_in_the_browser_is_the_same_zip(curator, disk):
     assert curator.get("/exports/c/disk/txt?options-drop=7").status_code == 400
 
 
+def test_a_download_that_would_be_refused_says_so_first(curator, disk):
+    ImageAsset.objects.filter(path="sub/b.png").update(path="a.png")
+    answer = curator.get("/exports/c/disk/txt")
+    assert answer.status_code == 400
+    assert "share a file" in answer.content.decode()
+    assert curator.get("/exports/c/disk/txt?options-clashes=rename").status_code == 200
+
+
 def test_the_form_carries_lists_into_the_address(rf, disk):
     request = rf.post("/", {"collection": "disk", "format": "txt", "options-categories": "general\ncharacter"})
     form = NewExport(request.POST, bound=True)
@@ -236,7 +244,7 @@ def test_memory_does_not_grow_with_the_images(many, monkeypatch):
     monkeypatch.setattr(parquet.Table.__init__, "__defaults__", (50,))
     grown = {}
     for format in FORMATS:
-        if format in ("csv", "danbooru", "lightroom"):  # the first has its own test, the others write the vocabulary
+        if format in ("csv", "danbooru", "lightroom", "hydrus"):  # of their own test, or of a vocabulary, or as txt
             continue
         options: dict[str, object] = {"files": "none"} if format in ("imagefolder", "webdataset") else {}
         for _ in get_exporter(many, format, options).stream():
@@ -245,4 +253,4 @@ def test_memory_does_not_grow_with_the_images(many, monkeypatch):
         most, rows = peak(many, format, options, {})
         assert (few_rows, rows) == (IMAGES // 50, IMAGES), format
         grown[format] = (most - few) // (rows - few_rows)
-    assert max(grown.values()) < 350, grown  # bytes an image; the least that could be kept of one is more
+    assert max(grown.values()) < 600, grown  # bytes an image; a record kept is more than a kilobyte
