@@ -21,6 +21,8 @@ from ..models import Channel, Chunk, Collection, ImageAsset, ModelAdapter, Propo
 State = Run.State
 #: Drain tokens rung for at a start: a cluster hoards two, so that fewer could leave a second host idle.
 TOKENS = 3
+#: Priorities lie between this and its negative.
+HIGHEST_PRIORITY = 1000
 
 
 class NotNow(Exception):
@@ -40,8 +42,10 @@ def start_run(
     """A run of the recipe over the images as they are now: the list is frozen, in the order of their ids.
 
     `images` default to the collection's usable ones. `shown`: its proposals are what review shows. Raises
-    ValidationError where there are no images.
+    ValidationError where there are no images, keyed by the argument.
     """
+    if abs(priority) > HIGHEST_PRIORITY:
+        raise ValidationError({"priority": f"The priority is a number from {-HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}."})
     if images is None:
         if collection is None:
             raise ValidationError({"collection": "Name a collection or images."})

@@ -67,3 +67,12 @@ def test_the_smaller_pages_are_accessible(
         page.goto(address)
         assert_accessible(page)
         assert_no_sideways_scroll(page)
+
+
+def test_names_of_tags_are_readable_on_a_phone(open_page: OpenPage, holiday: Collection, curator: User) -> None:
+    page = open_page("/tags/", curator, NARROW)
+    names = page.locator(".tags-table th[scope=row]")
+    assert names.count() > 3
+    # a word broken letter by letter makes its cell many lines high
+    assert max(box["height"] for box in (cell.bounding_box() for cell in names.all()) if box) < 80
+    assert_no_sideways_scroll(page)

@@ -105,6 +105,8 @@ def test_tag_refuses_what_is_not_there_and_names_what_is(fake, trip):
     trip.images.all().delete()
     fake.enabled = True
     fake.save()
+    with pytest.raises(CommandError, match="priority is a number from -1000 to 1000"):
+        call("--collection", "trip", "--adapter", "fake", "--priority", "99999999999")
     with pytest.raises(CommandError, match="There is no image to run on"):
         call("--collection", "trip", "--adapter", "fake")
     assert not Run.objects.exists()

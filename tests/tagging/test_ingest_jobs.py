@@ -23,6 +23,8 @@ def test_wrong_input_is_one_line(folder, tmp_path):
         run(tmp_path / "nowhere")
     with pytest.raises(CommandError, match="is a file; name the folder"):
         run(folder / "a.jpg")
+    with pytest.raises(CommandError, match="--collection: Ensure this value has at most 120 characters"):
+        run(folder, name="x" * 121)
     with pytest.raises(CommandError, match="Give the collection a name"):
         run(folder, name="  ")
     assert not Collection.objects.exists()

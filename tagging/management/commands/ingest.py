@@ -31,7 +31,9 @@ class Command(BaseCommand):
         try:
             target = self._collection(path, collection, exclude)
         except ValidationError as error:
-            raise CommandError(" ".join(error.messages)) from None
+            named = error.message_dict.get("name", ()) if hasattr(error, "error_dict") else ()
+            said = [f"--collection: {message}" if message in named else message for message in error.messages]
+            raise CommandError(" ".join(said)) from None
         job = start_ingest(target, ring=False)
         if held(job):
             raise CommandError(
