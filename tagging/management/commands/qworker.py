@@ -152,19 +152,20 @@ def pause(seconds: float) -> None:
 
 
 def end(cluster: Any, grace: float) -> None:
-    """Stop gracefully; when that takes too long, or hangs in a lock that a dead process held, kill the sentinel."""
+    """Stop gracefully, and kill what has not ended after `grace` seconds.
 
-    def kill() -> None:
-        log.warning("work did not end within %g s and is cut off; what it stored is safe", grace)
-        cluster.sentinel.kill()  # and with it everything below
-        os._exit(0)
-
-    timer = threading.Timer(grace, kill)
-    timer.daemon = True
-    timer.start()
-    if cluster.sentinel.is_alive():
-        cluster.stop()
-    timer.cancel()
+    Cluster.stop() waits for ever on an event whose other side was killed (SIGTERM to the whole group), so it is called
+    beside and the sentinel is looked at here.
+    """
+    limit = time.monotonic() + grace
+    threading.Thread(target=cluster.stop, daemon=True, name="stop").start()
+    while cluster.sentinel.is_alive():
+        if time.monotonic() > limit:
+            log.warning("work did not end within %g s and is cut off; what it stored is safe", grace)
+            cluster.sentinel.kill()  # and with it everything below
+            cluster.sentinel.join(5)
+            return
+        time.sleep(0.05)
 
 
 def harden() -> Any:
