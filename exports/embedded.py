@@ -6,6 +6,7 @@ back every byte. Formats that hold their pixels by offsets, and those that camer
 
 from __future__ import annotations
 
+import hashlib
 import re
 import struct
 from collections.abc import Iterable
@@ -35,6 +36,9 @@ _FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "png":
 _OURS = re.compile(
     rb":(subject|hierarchicalSubject|TagsList|LastKeywordXMP|CatalogSets|description|ImageDescription|Rating|Label)\b"
 )
+_IMAGE_DESCRIPTION = 270  # EXIF
+_IPTC, _IPTC_DIGEST = 0x0404, 0x0425  # Photoshop image resources
+_KEYWORDS, _CAPTION = b"\x1c\x02\x19", b"\x1c\x02\x78"  # IPTC-IIM datasets 2:25 and 2:120
 _ONLY = "only JPEG, PNG and WebP are written to"
 
 
@@ -60,6 +64,29 @@ def opened(name: str, data: bytes) -> Container:
 def described(container: Container, data: bytes) -> dict[str, str]:
     """What `verify` needs to know of the file before."""
     return {"format": container.format, "payload": container.payload.digest(data)}
+
+
+def notes(data: bytes, *, caption: bool) -> list[str]:
+    """What a person should know of the older fields that stay as they are: where they win over XMP by the rules of the
+    Metadata Working Group. `caption`: one is to be written."""
+    try:
+        with Image.open(BytesIO(data)) as image:
+            described = str(image.getexif().get(_IMAGE_DESCRIPTION) or "").strip("\0 ")
+            found_there = image.info.get("photoshop")
+    except Exception:  # Pillow raises anything on odd Exif; these are hints only, and the decoder has the say later
+        return []
+    found = []
+    if caption and described:
+        found.append("the EXIF description stays as it is, and many programs show it instead of the caption")
+    resources: dict[int, bytes] = found_there if isinstance(found_there, dict) else {}
+    iptc = resources.get(_IPTC, b"")
+    if any(dataset in iptc for dataset in (_KEYWORDS, _CAPTION)):
+        digest = resources.get(_IPTC_DIGEST)
+        if digest and digest != hashlib.md5(iptc, usedforsecurity=False).digest():
+            found.append("its IPTC keywords and caption are newer than its XMP was, and programs read them instead")
+        else:
+            found.append("its IPTC keywords and caption stay as they are: programs that read only IPTC see those")
+    return found
 
 
 def build(before: bytes, packet: bytes) -> bytes:

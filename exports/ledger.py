@@ -70,6 +70,7 @@ def plan_sidecar(
     entry.notes = planned.notes
     if image:
         entry.fields[embedded.FIELD] = embedded.described(image, data)
+        entry.notes = [*planned.notes, *embedded.notes(data, caption=str(fields.DESCRIPTION) in entry.fields)]
     return entry
 
 

@@ -190,7 +190,7 @@ def _webp(data: bytes) -> Container:
         size = stop - 8 + len(header) - (head[1] - head[0]) + len(chunk) - (where[1] - where[0])
         if size > 0xFFFFFFFE - 8:
             raise Refused("the WebP would be larger than the format allows")
-        return [Edit(4, 8, struct.pack("<I", size)), Edit(*head, header), Edit(*where, chunk)]
+        return [Edit(4, 8, struct.pack("<I", size)), Edit(head[0], head[1], header), Edit(where[0], where[1], chunk)]
 
     holes = tuple(hole for hole in ((4, 8), head, old) if hole and hole[0] < hole[1])
     return Container("WebP", packet, edits, Payload(holes, plain), signed=b"C2PA" in names)

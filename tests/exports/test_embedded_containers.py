@@ -10,7 +10,7 @@ import warnings
 import zlib
 
 import pytest
-from PIL import Image, ImageDraw, PngImagePlugin
+from PIL import Image, ImageCms, ImageDraw, PngImagePlugin
 
 from exports.xmp import splicing
 from exports.xmp.containers import inverse, opened, payload_digest, read_xmp, splice, write_xmp
@@ -70,9 +70,10 @@ def before_idat(data, *parts):
     return data[:at] + b"".join(parts) + data[at:]
 
 
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 FRAMES = [picture("RGBA"), picture("RGBA", shade=200)]
 FILES = {
-    "jpeg": saved("JPEG", exif=exif(), icc_profile=b"not really a profile", quality=90),
+    "jpeg": saved("JPEG", exif=exif(), icc_profile=ICC, quality=90),
     "bare jpeg": saved("JPEG"),
     "progressive": saved("JPEG", progressive=True),
     "cmyk": saved("JPEG", "CMYK"),
