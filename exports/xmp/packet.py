@@ -89,6 +89,7 @@ class Packet:
         if found is None:
             raise Refused("no rdf:RDF element: this is not an XMP sidecar")
         self._rdf = found
+        self._refuse_loose_text()
         self._refuse_doubles()
 
     @classmethod
@@ -269,6 +270,20 @@ class Packet:
                 if (about, name) in seen:
                     raise Refused(f"the property {etree.QName(name).localname} stands twice")
                 seen.add((about, name))
+
+    def _refuse_loose_text(self) -> None:
+        """Text between properties or beside a container is no RDF: readers drop it or fail, and an edit would move or
+        lose it."""
+        holders = [self._rdf, *self._descriptions()]
+        for description in self._descriptions():
+            for element in description:
+                container = _container(element)
+                if container is not None:
+                    holders += [element, container]
+        for holder in holders:
+            for text in (holder.text, *(child.tail for child in holder)):
+                if text and text.strip():
+                    raise Refused(f"loose text where properties are expected: {text.strip()[:40]!r}")
 
     def _home(self, prop: Property, *, attribute: bool = False) -> etree._Element:
         """The rdf:Description to put a new property on: one that knows its namespace, else the first."""

@@ -38,7 +38,8 @@ from exports import in_place
 from tagging.models import Collection
 in_place.settle_orphans(Collection.objects.get())
 from django.core.management import call_command
-for job in ExportJob.objects.filter(entries__state="done").distinct().order_by("-id"): call_command("export_undo", job.pk)
+for pk in ExportJob.objects.filter(entries__state="done").distinct().order_by("-id").values_list("id", flat=True):
+    call_command("export_undo", pk)
 """
 
 
