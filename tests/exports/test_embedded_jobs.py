@@ -143,6 +143,20 @@ def test_exiftool_and_exiv2_read_it_and_find_all_else_as_it_was(root, tmp_path, 
     }
 
 
+@pytest.mark.parametrize("name", IMAGES)
+def test_exiftool_hashes_the_same_image_data(root, tmp_path, name):
+    version = subprocess.run([needs("exiftool"), "-ver"], capture_output=True, check=True).stdout.decode()
+    if [int(x) for x in version.split(".")] < [12, 58]:
+        pytest.skip(f"exiftool {version.strip()} cannot hash image data; 12.58 can")
+    original = tmp_path / f"original{Path(name).suffix}"
+    original.write_bytes(IMAGES[name])
+    written(collection(root, {name: IMAGES[name]}), embed=True)
+    ask = ("-api", "requesttags=imagedatahash", "-ImageDataHash")
+    sums = [{k: v for k, v in exiftool(p, *ask).items() if "Hash" in k} for p in (root / name, original)]
+    assert sums[0]
+    assert sums[0] == sums[1]
+
+
 def test_undo_brings_every_byte_back_and_the_tables_follow(root):
     c = collection(root, IMAGES)
     before = hashes(root)
