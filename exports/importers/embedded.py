@@ -127,7 +127,7 @@ class Embedded:
                 xmp = keywords.said(packet, root=root, every_field=options.every_field)
             except Refused as e:
                 item.notes.append(f"its XMP is left out: {e}")
-        item.notes += xmp.notes
+        item.notes += keywords.left_out(xmp)
         iptc = words_from(((w,) for w in self._iptc_texts(25)), root)
         exif = words_from(((w,) for w in _xp(self.exif.get(_XP_KEYWORDS)).split(";")), root)
         sources = [iptc, xmp.words, exif] if self.iptc_newer else [xmp.words, iptc, exif]
@@ -170,7 +170,7 @@ def read(stream: BinaryIO) -> Embedded:
         _read_png(stream, found)
         return found
     stream.seek(0)
-    with Image.open(stream, formats=["JPEG", "MPO", "WEBP", "TIFF"]) as image:
+    with Image.open(stream, formats=["JPEG", "WEBP", "TIFF"]) as image:
         xmp = image.info.get("xmp") or b""
         found.xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
         found.exif = image.getexif()

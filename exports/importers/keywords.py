@@ -35,7 +35,8 @@ class Said:
     words: list[Word] = field(default_factory=list)
     caption: str = ""
     rating: str = ""
-    notes: list[str] = field(default_factory=list)
+    more: list[Word] = field(default_factory=list)  # of the fields that are not believed
+    believed: str = ""
     fields: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
 
 
@@ -58,15 +59,20 @@ def said(packet: Packet, *, root: str = "", every_field: bool = False) -> Said:
     chosen = next(iter(found.fields), None)
     if chosen:
         found.words = words_from(found.fields[chosen], root)
-        more = _more(found, chosen, root)
-        if more and every_field:
-            found.words += more
-        elif more:
-            names = ", ".join(w.name for w in more[:5]) + (" …" if len(more) > 5 else "")
-            found.notes.append(f"not in {chosen}, and so left out: {names}")
+        found.believed, found.more = chosen, _more(found, chosen, root)
+        if every_field:
+            found.words, found.more = [*found.words, *found.more], []
     found.caption = (packet.text(fields.DESCRIPTION) or packet.text(fields.IMAGE_DESCRIPTION)).strip()
     found.rating = rating_of(packet.text(fields.LABEL), packet.text(fields.RATING))
     return found
+
+
+def left_out(found: Said, taken: Iterable[Word] = ()) -> list[str]:
+    """A note of the words that other fields have besides, but for those in `taken`."""
+    known = {compare_key(w.name) for w in taken}
+    more = [w.name for w in found.more if compare_key(w.name) not in known]
+    names = ", ".join(more[:5]) + (" …" if len(more) > 5 else "")
+    return [f"not in {found.believed}, and so left out: {names}"] if more else []
 
 
 def _more(found: Said, chosen: str, root: str) -> list[Word]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from pathlib import PurePosixPath
 from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
@@ -99,7 +98,7 @@ class SidecarReader:
         o = self._options
         root = o.prefix.strip() or (last.root if last else "")
         now = keywords.said(packet, root=root, every_field=o.every_field)
-        item.words, item.notes = now.words, now.notes
+        item.words, item.notes = now.words, keywords.left_out(now)
         item.caption, item.rating = now.caption or None, now.rating or None
         if last is None or last.packet is None or ledger.sha256(data) == last.sha256:
             return
@@ -111,7 +110,7 @@ class SidecarReader:
         words = [w for w in item.words if compare_key(w.name) not in gone | new]
         for state, changed in (("added elsewhere", came), ("removed elsewhere", went)):
             words += [w._replace(state=state, why=f"{state} since the export of {day}") for w in changed]
-        item.words = words
+        item.words, item.notes = words, keywords.left_out(now, came)
         for what, old, value in (("caption", before.caption, now.caption), ("rating", before.rating, now.rating)):
             if old != value:
                 item.notes.append(f"{what} changed elsewhere since the export of {day}")
@@ -124,7 +123,7 @@ class SidecarReader:
         """The item for the image that the sidecar belongs to, or for each of several."""
         base = name[: -len(".xmp")]
         twins = _images(folder, base)
-        if folder.find(base) is not None and PurePosixPath(base).suffix:
+        if kinds.has_image_extension(base):
             item.key = listing.path(base)  # base.ext.xmp
         elif len(twins) > 1 and (self._options.shared or (last is not None and last.shared)):
             for twin in twins:
