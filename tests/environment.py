@@ -11,6 +11,7 @@ import shutil
 import tempfile
 
 os.environ["IWTAG_DATA_DIR"] = tempfile.mkdtemp(prefix="iwtag-test-")
+os.mkdir(os.path.join(os.environ["IWTAG_DATA_DIR"], "static"))  # where whitenoise looks
 _owner = os.getpid()
 
 
