@@ -11,8 +11,9 @@ from . import queue
 def ingest(job_id: int) -> None:
     """One slice of an IngestJob; rings again while there is more to do."""
     from .actions.ingest import SLICE, run_ingest
+    from .actions.watch import looked
 
-    run_ingest(job_id, seconds=SLICE)
+    looked(run_ingest(job_id, seconds=SLICE))
 
 
 @queue.register_sweep

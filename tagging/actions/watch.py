@@ -94,6 +94,14 @@ def look_now(watch: Watch) -> None:
     queue.defer(TASK, watch.pk, True)
 
 
+def looked(job: IngestJob) -> None:
+    """Ring for what waits for a look at the files that has just ended. The sweeper comes anyway."""
+    if job.state not in IngestJob.OPEN:
+        found = Watch.objects.filter(collection=job.collection_id, paused=False).first()
+        if found is not None and found.enabled:
+            queue.defer(TASK, found.pk)
+
+
 # -- work -------------------------------------------------------------------------------------------------------------
 def sweep() -> None:
     """What each minute brings."""
@@ -116,8 +124,6 @@ def tick(watch_id: int, *, force: bool = False, ring: bool = True) -> Watch | No
     if force and watch.run and watch.run.state == Run.State.CANCELLED:  # a person says: go on
         Watch.objects.filter(pk=watch.pk, token=watch.token).update(run=None)
         watch.run = None
-    if watch.look or force:
-        results["look"] = _outcome(watch, results.get("look", {}), lambda last: _look(watch, force, ring))
     if watch.tag:
         results["tag"] = _outcome(watch, results.get("tag", {}), lambda last: _tag(watch, last, force))
     for name, step in watching.steps().items():
@@ -128,6 +134,9 @@ def tick(watch_id: int, *, force: bool = False, ring: bool = True) -> Watch | No
                 results.get(name, {}),
                 lambda last, step=step, settings=settings: step.run(watch, settings, last, force=force),  # type: ignore[misc]
             )
+    # last: what the look before found is tagged before the next look is open, however short the interval
+    if watch.look or force:
+        results["look"] = _outcome(watch, results.get("look", {}), lambda last: _look(watch, force, ring))
     ours = Watch.objects.filter(pk=watch.pk, token=watch.token)
     if not ours.update(last_result=results, owner="", lease_until=None):
         log.warning("%s was taken over meanwhile", watch)

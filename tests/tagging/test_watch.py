@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
+from tagging import tasks
 from tagging.actions import ingest, runs, watch
 from tagging.actions.labels import move_label
 from tagging.actions.recipes import ChannelSpec, get_recipe
@@ -62,6 +63,30 @@ def test_what_is_new_is_indexed_and_tagged(trip, champion, later):
     assert state(trip, "tag")["text"] == "nothing new for Fake"
     assert state(trip, "look")["text"] == "1 new"
     assert Run.objects.count() == 2
+
+
+def test_looking_every_minute_leaves_time_to_tag(trip, champion, later):
+    watched(trip, interval_seconds=60)
+    for i in range(4):
+        minute()
+        write(ingest.check_root(trip.root) / f"more {i}.jpg", files.jpeg(seed=20 + i))
+        later(61)
+    assert sum(run.n_total for run in Run.objects.all()) == 3
+
+
+def test_the_end_of_a_look_rings_for_what_waits_for_it(trip, champion, rung):
+    row = watched(trip)
+    tick(row.pk)
+    ((_, job),) = [call for call in rung if call[0] == ingest.TASK]
+    rung.clear()
+    tasks.ingest(job)
+    assert rung == [(watch.TASK, row.pk)]
+    tasks.watch(row.pk)
+    assert Run.objects.get().n_total == 1
+    configure(trip, {"paused": True})
+    rung.clear()
+    tasks.ingest(ingest.start_ingest(trip).pk)
+    assert [call[0] for call in rung] == [ingest.TASK]
 
 
 def test_a_file_that_still_grows_is_left_for_the_next_look(trip, later, tmp_path):
