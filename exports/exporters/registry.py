@@ -28,6 +28,7 @@ BUILT_IN: dict[str, tuple[str, str]] = {
     "hydrus": ("Hydrus sidecars", "exports.exporters.text_sidecars:HydrusExporter"),
     "danbooru": ("Danbooru tag list (CSV)", "exports.exporters.vocabulary:DanbooruExporter"),
     "lightroom": ("Lightroom keyword list", "exports.exporters.vocabulary:LightroomExporter"),
+    "xmp_zip": ("XMP sidecars (zip)", "exports.exporters.sidecar_zip:SidecarZipExporter"),
 }
 
 ENTRY_POINTS = "iwtag.exporters"
