@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
-from ninja import File, Form, Schema
+from ninja import File, Form, Schema, Status
 from ninja.files import UploadedFile
 from pydantic import Field, Json
 
@@ -167,7 +167,7 @@ def list_imports(request: HttpRequest, collection: str = "", cursor: Cursor = ""
 def create_import(
     request: HttpRequest,
     payload: Form[ImportIn],
-    file: UploadedFile | None = File(None),  # type: ignore[type-arg]  # noqa: B008
+    file: UploadedFile | None = File(None),  # noqa: B008
 ) -> object:
     """A multipart form. `file` is the table, or a zip of sidecars or text files; without one the collection's own
     folder is read. Nothing is changed before it is applied. Needs the role curator."""
@@ -181,7 +181,7 @@ def create_import(
         name=(file.name or "") if file is not None else "",
         by=by,
     )
-    return 202, job
+    return Status(202, job)
 
 
 @router.get("/{import_id}", response=ImportOut, summary="One import", operation_id="get_import")
@@ -228,7 +228,7 @@ def apply_import(request: HttpRequest, import_id: int, payload: ApplyIn) -> obje
         imports.apply_import(job, **payload.model_dump(), by=by)
     except imports.NotNow as e:
         raise Conflict(str(e)) from None
-    return 202, job
+    return Status(202, job)
 
 
 @router.post(
@@ -245,7 +245,7 @@ def undo_import(request: HttpRequest, import_id: int) -> object:
         imports.undo_import(job, by=by)
     except imports.NotNow as e:
         raise Conflict(str(e)) from None
-    return 202, job
+    return Status(202, job)
 
 
 @router.post(

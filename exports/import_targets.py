@@ -62,7 +62,8 @@ def _pages(rows: QuerySet[ImportRow]) -> Iterator[list[ImportRow]]:
 
 def applying(job: ImportJob) -> User | None:
     """The person who applied it; whoever made it else."""
-    return User.objects.filter(pk=job.choices.get("by") or job.created_by_id).first()
+    pk = job.choices.get("by") or job.created_by_id
+    return User.objects.filter(pk=pk).first() if pk else None
 
 
 # -- as decisions -----------------------------------------------------------------------------------------------------

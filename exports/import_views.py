@@ -156,7 +156,7 @@ def job(request: Request, pk: int) -> HttpResponse:
     return render(request, "exports/import_job.html" + ("#import" if request.htmx else ""), context)
 
 
-def _chips(row: ImportRow) -> list[dict[str, str]]:
+def _chips(row: ImportRow) -> list[dict[str, Any]]:
     return [
         {
             "name": " › ".join([*w[1], w[0]]),

@@ -21,7 +21,7 @@ from ..xmp.packet import Packet, Refused
 from . import keywords
 from .base import ImportOptions, Item, Word, words_from
 
-_READ = {"JPEG", "MPO", "PNG", "WEBP", "TIFF"}
+_READ = {"JPEG", "PNG", "WEBP", "TIFF"}
 _CHUNK = 64 * 1024 * 1024  # the largest chunk of a PNG that is taken into memory
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _DESCRIPTION, _RATING, _XP_KEYWORDS, _XP_COMMENT = 0x10E, 0x4746, 0x9C9E, 0x9C9C

@@ -96,8 +96,8 @@ class JsonlReader:
         rating = row.get("rating")
         item.rating = _text(rating if not isinstance(rating, int) else str(rating)) or None
         imageworks = "keywords" in row and "schema_version" in row
-        scores = row.get("scores") if isinstance(row.get("scores"), list) else []
-        said = next((row[name] for name in _TAGS if row.get(name)), [])
+        scores: list[Any] = row["scores"] if isinstance(row.get("scores"), list) else []
+        said: Any = next((row[name] for name in _TAGS if row.get(name)), [])
         if isinstance(said, str):
             said = split_tags(said)
         if not isinstance(said, list):

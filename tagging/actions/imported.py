@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterable
 from typing import Any
 
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Count
 from django.utils import timezone
@@ -31,7 +31,7 @@ SLUG = "imported"
 _DELETED_AT_ONCE = 1000
 
 
-def imported_recipe(*, content: str, source: str, name: str = "", by: AbstractBaseUser | None = None) -> Recipe:
+def imported_recipe(*, content: str, source: str, name: str = "", by: User | None = None) -> Recipe:
     """The recipe of exactly this imported content (its hash); made when there is none."""
     adapter, _ = ModelAdapter.objects.get_or_create(
         slug=SLUG, defaults={"label": Imported.label, "kind": Imported.key, "enabled": False}
@@ -50,9 +50,7 @@ def imported_recipe(*, content: str, source: str, name: str = "", by: AbstractBa
     return recipe
 
 
-def open_imported_run(
-    recipe: Recipe, collection: Collection, *, name: str, total: int, by: AbstractBaseUser | None = None
-) -> Run:
+def open_imported_run(recipe: Recipe, collection: Collection, *, name: str, total: int, by: User | None = None) -> Run:
     """An empty run for `add_imported`. It counts as cancelled until `close_imported_run`: a worker never takes it."""
     now = timezone.now()
     return Run.objects.create(
@@ -66,7 +64,7 @@ def open_imported_run(
         provider="import",
         started_at=now,
         finished_at=now,
-        created_by=by,  # type: ignore[misc]
+        created_by=by,
     )
 
 
