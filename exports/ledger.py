@@ -69,6 +69,10 @@ def plan_sidecar(
     entry.written = planned.written
     entry.notes = planned.notes
     if image:
+        try:  # will it fit?
+            image.edits(build(image.packet or b"", entry.fields))
+        except Refused as e:
+            return refused(target, str(e))
         entry.fields[embedded.FIELD] = embedded.described(image, data)
         entry.notes = [*planned.notes, *embedded.notes(data, caption=str(fields.DESCRIPTION) in entry.fields)]
     return entry
