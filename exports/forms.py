@@ -50,7 +50,7 @@ class NewExport:
         known = [name for name, _ in self.formats]
         if asked and asked not in known:
             self.errors["format"] = [f"There is no format {asked!r}."]
-        return asked if asked in known else known[0]
+        return asked if asked in known else next((n for n in ("csv", *known) if n in known), "")
 
     @cached_property
     def options(self) -> SchemaForm:

@@ -108,6 +108,11 @@ def test_the_form_counts_then_exports(curator, holiday):
     assert response.getvalue() == exported(holiday, {"tag": ["cat"]}, layout="long", excel=True)
 
 
+def test_the_form_begins_with_the_format_most_programs_read(curator, holiday):
+    page = curator.get(reverse("exports:new")).content.decode()
+    assert '<option value="csv" selected>' in page
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
