@@ -102,8 +102,8 @@ class AnnotatesPage(Base[M]):
 
 # -- drawing ----------------------------------------------------------------------------------------------------------
 def picture(image: ImageAsset | None, side: int = 96) -> SafeString | str:
-    """The thumbnail; its file name is the alternative text."""
-    if image is None or not image.sha256:
+    """The thumbnail; its file name is the alternative text. Unreadable files have none."""
+    if image is None or not image.sha256 or image.state == ImageAsset.State.ERROR:
         return "–"
     url = reverse("tagging:thumb", args=[image.sha256, 320 if side <= 320 else 1024])
     return format_html(

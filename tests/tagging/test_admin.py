@@ -365,3 +365,14 @@ def test_a_silent_worker_is_marked(boss):
     assert "alive" in boss.get(changelist(Worker)).content.decode()
     Worker.objects.update(beat_at=now - timedelta(minutes=5))
     assert "silent" in boss.get(changelist(Worker)).content.decode()
+
+
+def test_an_unreadable_file_has_no_broken_picture(boss):
+    trip = Collection.objects.create(name="Trip", slug="trip", kind="upload")
+    for name, state in (("good.jpg", "ready"), ("bad.jpg", "error")):
+        ImageAsset.objects.create(
+            collection=trip, path=name, sha256=name[0] * 64, state=state, error=state * (state == "error")
+        )
+    page = boss.get(reverse("admin:tagging_imageasset_changelist")).content.decode()
+    assert "b" * 64 not in page
+    assert "g" * 64 in page
