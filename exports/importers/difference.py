@@ -10,7 +10,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 
 from tagging.actions.review import CAPTION_LENGTH, RATING_LENGTH
-from tagging.actions.tags import check_name, resolve_tags
+from tagging.actions.tags import CATEGORY_LENGTH, check_name, resolve_tags
 from tagging.models import Collection, ImageAsset, ImageTag
 from tagging.policy.text import clean, tag_key
 
@@ -53,7 +53,7 @@ class Comparison:
 
     def store(self, items: Sequence[Item]) -> None:
         """Write the rows of at most AT_ONCE items."""
-        items = self._refuse_crowds(items)
+        items = [_storable(item) for item in items]
         matches = self.index.match(items)
         found = [i for m in matches if (i := m.image_id) is not None]
         images = {image.pk: image for image in ImageAsset.objects.filter(pk__in=found)}
@@ -93,12 +93,6 @@ class Comparison:
         ImportRow.objects.bulk_create(new, batch_size=100)
         columns = ["words", "texts", "notes", "elsewhere", "state", *_NUMBERS]
         ImportRow.objects.bulk_update(list(more.values()), columns, batch_size=50)
-
-    def _refuse_crowds(self, items: Sequence[Item]) -> Sequence[Item]:
-        for item in items:
-            if len(item.words) > MAX_WORDS:
-                item.error = item.error or f"{len(item.words):,} words; one image takes at most {MAX_WORDS}"
-        return items
 
     def _keep_words(self, row: ImportRow, item: Item) -> None:
         """A word list takes the words of rows without an image too."""
@@ -146,6 +140,29 @@ class Comparison:
         if state == ImageTag.State.PROPOSED:
             return "confirmed", word.why
         return ("added" if tag_id is not None else "new"), word.why
+
+
+def _storable(item: Item) -> Item:
+    """The item without what no database keeps (NUL, halves of characters); refused where it has too many words."""
+    item.key, item.error = _text_of(item.key), _text_of(item.error)
+    item.caption = _text_of(item.caption) if item.caption else None
+    item.rating = _text_of(item.rating) if item.rating else None
+    item.notes = [_text_of(note) for note in item.notes]
+    item.words = [
+        w._replace(
+            name=_text_of(w.name),
+            ancestors=tuple(_text_of(a) for a in w.ancestors),
+            category=_text_of(w.category)[:CATEGORY_LENGTH],
+        )
+        for w in item.words
+    ]
+    if len(item.words) > MAX_WORDS:
+        item.error = item.error or f"{len(item.words):,} words; one image takes at most {MAX_WORDS}"
+    return item
+
+
+def _text_of(text: str) -> str:
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()
 
 
 _NUMBERS = ("n_new", "n_there", "n_unknown", "n_refused", "n_removed")

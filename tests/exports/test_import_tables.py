@@ -271,6 +271,19 @@ def test_our_json_lines_come_back(holiday):
     assert truth(other) == truth(holiday)
 
 
+def test_text_that_no_database_keeps(tmp_path):
+    c = folder(tmp_path, "a.jpg", "b.jpg")
+    lines = (
+        r'{"path": "a.jpg", "caption": "A\u0000 \ud800 dog", "tags": ["do\u0000g", "ca\ud800t"], "rating": "\ud800"}'
+    )
+    job = applied(planned(c, "jsonl", lines + "\n" + r'{"path": "\ud800\u0000.jpg", "tags": ["x"]}'))
+    assert (job.state, tags("a.jpg")) == ("done", {"dog", "ca?t"})
+    assert ImageAsset.objects.get(path="a.jpg").caption == "A ? dog"
+    job = applied(planned(c, "csv", "path,tags\nb\x00.jpg,x\x00y;z\nnowhere\x00.jpg,x\n"))
+    assert (job.state, job.summary["unmatched"]) == ("done", 1), job.error
+    assert tags("b.jpg") == {"xy", "z"}
+
+
 @pytest.mark.parametrize("data", ["[{}]", "hello", ""])
 def test_no_json_lines(tmp_path, data):
     with pytest.raises(ValidationError):
