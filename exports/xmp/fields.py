@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from .merge import Merge, Mode, compare_key, merge
 from .packet import Kind, Packet, Property
@@ -41,6 +42,7 @@ class UnwritableWord(ValueError):
     """A tag that no metadata field can hold. The text names it."""
 
 
+@lru_cache(1 << 16)
 def clean_word(text: str) -> str:
     """NFC, trimmed. Raises UnwritableWord for control characters (a newline in a keyword splits or hides it in other
     tools), unpaired surrogates, the non-characters U+FFFE and U+FFFF (readers refuse the whole file), and nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 Mode = Literal["merge", "replace_own", "only_empty"]
@@ -32,6 +33,7 @@ class Merge:
         return any(c.kind in ("added", "removed") for c in self.changes)
 
 
+@lru_cache(1 << 16)  # the same tags come with every file
 def compare_key(word: str) -> str:
     """Two spellings are the same word when these are equal: NFC, case folded, outer space cut."""
     return unicodedata.normalize("NFC", word.strip()).casefold()
