@@ -30,8 +30,8 @@ NOMEDIA = ".nomedia"
 class Found:
     """A file by its path relative to the tree. `size` is -1 where the storage would have to be asked for each file.
 
-    `changed_ns` is when content or name last changed by the disk's clock (ctime): unlike mtime nobody sets it, so that a
-    copy that keeps an old date is seen to grow. 0 where it is unknown.
+    `changed_ns` is when content or name last changed by the disk's clock (ctime): unlike mtime nobody sets it, so
+    a copy that keeps an old date is seen to grow. 0 where it is unknown.
     """
 
     path: str
