@@ -44,11 +44,14 @@ class NewRun:
         self.adapter = self._chosen("adapter", self.adapters)
 
     def _chosen(self, name: str, rows: list[Any]) -> Any:
-        """The row whose slug the data names; the first one where nothing is asked for."""
+        """The row whose slug the data names; the first one where nothing is asked for yet. What is sent is never
+        guessed: a run on the wrong images costs hours."""
         slug = self.data.get(name, "")
         found = next((row for row in rows if row.slug == slug), None)
         if slug and found is None:
             self.errors[name] = [f"There is no {name} {slug!r} that can be used."]
+        elif not slug and self.bound and rows:
+            self.errors[name] = [f"Choose the {'model' if name == 'adapter' else name}."]
         return found or (rows[0] if rows and not slug else None)
 
     # -- the model and its options ----------------------------------------------------------------------------------

@@ -249,6 +249,8 @@ def test_starting_on_what_a_filter_shows(holiday, adapters):
     ("change", "where", "says"),
     [
         ({"collection": "nowhere"}, "id_collection_error", "There is no collection"),
+        ({"collection": ""}, "id_collection_error", "Choose the collection."),
+        ({"adapter": ""}, "id_adapter_error", "Choose the model."),
         ({"adapter": "off"}, "id_adapter_error", "There is no adapter"),
         ({"options-score_floor": "7"}, "id_options-score_floor_error", "At most"),
         ({"options-score_floor": "much"}, "id_options-score_floor_error", "Enter a number"),
