@@ -43,6 +43,7 @@ BODIES = {
     "/api/labels": {"name": "x", "recipe": 1, "why": "x"},
     "/api/exports": {"collection": "trip", "format": "csv"},
     "/api/exports/{export_id}/entries": {"selected": True},
+    "/api/imports/{import_id}/select": {"rows": [1], "selected": True},
     "/api/prompts": {"slug": "x"},
     "/api/prompts/check": {"template": "x"},
     "/api/prompts/fork": {"version": 1, "slug": "x"},
@@ -66,6 +67,8 @@ def call(client, method, path):
         from django.core.files.uploadedfile import SimpleUploadedFile
 
         return client.post(concrete(path), {n: SimpleUploadedFile("a.txt", b"x") for n in ("file", "files")})
+    if (method, path) == ("POST", "/api/imports"):
+        return client.post(path, {"collection": "trip", "source": "sidecars", "target": "truth"})
     query = "?collection=trip" if path == "/api/images" else ""
     body = json.dumps(BODIES.get(path, {}))
     return client.generic(method, concrete(path) + query, body, content_type="application/json")
