@@ -1,6 +1,6 @@
 """Damaged sidecars: edited without harm or refused, never anything else.
 
-IWTAG_FUZZ sets how many cases (3,000).
+SIDECAR_FUZZ sets how many cases (3,000).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from exports.xmp.packet import Packet, Refused
 
 from .folders import SAMPLES
 
-CASES = int(os.environ.get("IWTAG_FUZZ", "3000"))
+CASES = int(os.environ.get("SIDECAR_FUZZ", "3000"))
 WANTED = fields.Wanted(
     (fields.Keyword(("animal", "dog")), fields.Keyword(("beach",))),
     caption="A dog",

@@ -1,6 +1,6 @@
 """kill -9 on real processes that write sidecars: nothing lost, nothing half-written, all of it undoable.
 
-IWTAG_KILLS sets how many; without it 20, or as many as fit in a minute. A longer loop belongs to a release.
+SIDECAR_KILLS sets how many; without it 20, or as many as fit in a minute. A longer loop belongs to a release.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from . import readers
 from .folders import SAMPLES, hashes
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = int(os.environ.get("IWTAG_KILLS", "20"))
-SECONDS = 60 if "IWTAG_KILLS" not in os.environ else 3600
+KILLS = int(os.environ.get("SIDECAR_KILLS", "20"))
+SECONDS = 60 if "SIDECAR_KILLS" not in os.environ else 3600
 FILES = 64
 SEED = """
 from pathlib import Path
