@@ -154,7 +154,8 @@ def _exiftool(targets: list[Path]) -> None:
         stderr=subprocess.DEVNULL,
         text=True,
     ) as process:
-        assert process.stdin and process.stdout
+        assert process.stdin
+        assert process.stdout
         for target in targets:
             lines = []
             for word in WORDS:

@@ -5,19 +5,24 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('tagging', '0002_imagetag_without_rowid'),
+        ("tagging", "0002_imagetag_without_rowid"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.AddIndex(
-            model_name='imageasset',
-            index=models.Index(condition=models.Q(('top_score__isnull', False)), fields=['collection', 'top_score', 'id'], name='image_score'),
+            model_name="imageasset",
+            index=models.Index(
+                condition=models.Q(("top_score__isnull", False)),
+                fields=["collection", "top_score", "id"],
+                name="image_score",
+            ),
         ),
         migrations.AddIndex(
-            model_name='imageasset',
-            index=models.Index(condition=models.Q(('missing_since__isnull', False)), fields=['collection', 'id'], name='image_missing'),
+            model_name="imageasset",
+            index=models.Index(
+                condition=models.Q(("missing_since__isnull", False)), fields=["collection", "id"], name="image_missing"
+            ),
         ),
     ]

@@ -4,20 +4,21 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('tagging', '0003_image_score_and_missing'),
+        ("tagging", "0003_image_score_and_missing"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='ingestjob',
-            name='cursor',
-            field=models.JSONField(blank=True, default=dict, editable=False, help_text='Where the last slice of work ended.'),
+            model_name="ingestjob",
+            name="cursor",
+            field=models.JSONField(
+                blank=True, default=dict, editable=False, help_text="Where the last slice of work ended."
+            ),
         ),
         migrations.AlterField(
-            model_name='ingestjob',
-            name='notes',
-            field=models.JSONField(blank=True, default=list, help_text='The first problems, a line each.'),
+            model_name="ingestjob",
+            name="notes",
+            field=models.JSONField(blank=True, default=list, help_text="The first problems, a line each."),
         ),
     ]

@@ -4,20 +4,19 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('tagging', '0004_ingest_cursor'),
+        ("tagging", "0004_ingest_cursor"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='chunk',
-            name='seconds',
-            field=models.FloatField(default=0, help_text='Working time that its claims spent, loading left out.'),
+            model_name="chunk",
+            name="seconds",
+            field=models.FloatField(default=0, help_text="Working time that its claims spent, loading left out."),
         ),
         migrations.AddField(
-            model_name='chunk',
-            name='touched_at',
-            field=models.DateTimeField(blank=True, help_text='Last commit of results.', null=True),
+            model_name="chunk",
+            name="touched_at",
+            field=models.DateTimeField(blank=True, help_text="Last commit of results.", null=True),
         ),
     ]
