@@ -10,6 +10,9 @@ from django.core.cache import cache
 from django.db import connections
 from hypothesis import settings as hypothesis_settings
 
+from tagging.actions import tags
+from tagging.engine import residency, stage, vocabulary
+
 # In CI the same examples each time, so that a failure is of the change; at home new ones, so that they find more.
 hypothesis_settings.register_profile("ci", derandomize=True, deadline=None)
 hypothesis_settings.register_profile("home", deadline=None)
@@ -27,9 +30,19 @@ def django_db_modify_db_settings(django_db_modify_db_settings):
 
 
 @pytest.fixture(autouse=True)
+def _forgetful():
+    """What a process remembers of a database (tag ids, stages of recipes, loaded models, the vocabulary) is of no use
+    in the next test, whose database ids come again with other meanings."""
+    cache.clear()
+    residency.MODELS.evict()
+    stage.forget()
+    vocabulary.forget()
+    tags._vocabulary.read_at = 0.0
+
+
+@pytest.fixture(autouse=True)
 def _own_media(settings, tmp_path):
     """Thumbnails, uploads and exports of each test go to its own folder."""
-    cache.clear()  # database ids come again in the next test
     settings.MEDIA_ROOT = tmp_path / "media"
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.STORAGES = {

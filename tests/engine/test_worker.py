@@ -13,7 +13,7 @@ from tagging.actions import counts
 from tagging.actions.recipes import ChannelSpec, get_recipe
 from tagging.actions.runs import NotNow, cancel, pause, resume, retry_failed, start_run
 from tagging.adapters import registry
-from tagging.engine import leases, residency, stage, vocabulary, worker
+from tagging.engine import leases, residency, stage, worker
 from tagging.engine.owners import owner_id
 from tagging.engine.progress import progress
 from tagging.models import (
@@ -35,9 +35,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch):
-    """No model, tag id or compiled policy of another test."""
-    for forget in (stage.forget, vocabulary.forget, residency.MODELS.evict):
-        forget()
+    """Every batch is written at once."""
     monkeypatch.setattr(worker, "FLUSH", 0.0)
     yield
     residency.MODELS.evict()
