@@ -98,12 +98,23 @@ class CompiledPolicy:
         self.spec = spec
         self.problems: list[str] = []
         self.words = WordRules(spec, lists, self.problems)
-        self._tag_thresholds = {tag_key(name): value for name, value in spec.tag_thresholds.items()}
+        self._tag_thresholds = self._by_final_word(spec.tag_thresholds)
         self._groups = [tuple(dict.fromkeys(tag_key(word) for word in group)) for group in spec.exclusive]
         self._hidden = frozenset(spec.hidden_categories)
         self._category_rank = {category: i for i, category in enumerate(spec.category_order)}
         self._label_thresholds: dict[str, dict[str, float]] = {}
         self._check()
+
+    def _by_final_word(self, thresholds: Mapping[str, float]) -> dict[str, float]:
+        """Thresholds by the word they name and by what the rules make of it: a policy's own result must pass it again.
+        Where several words become one that has no threshold of its own, the lowest counts."""
+        named = {tag_key(name): value for name, value in thresholds.items()}
+        found = dict(named)
+        for name, value in thresholds.items():
+            word = self.words.of(name, "general")
+            if not word.dropped and word.key not in named:
+                found[word.key] = min(value, found.get(word.key, 1.0))
+        return found
 
     def _check(self) -> None:
         """PolicyError where the rules cannot all hold."""

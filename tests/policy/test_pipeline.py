@@ -281,3 +281,11 @@ def test_a_word_of_five_thousand_entries_is_found_in_microseconds():
     for _ in range(200):
         policy.apply(candidates)
     assert (time.perf_counter() - start) / 200 < 0.001  # 0.05 ms alone; other tests share the machine
+
+
+def test_a_threshold_of_a_word_that_is_replaced_holds_for_what_it_becomes():
+    swaps = WordList("swaps", "replacement", [{"text": "cat", "match": "word", "replacement": "cats"}])
+    policy = compile_policy({"thresholds": {"general": 0.3}, "tag_thresholds": {"cat": 0.1}}, [swaps])
+    first = policy.apply([Candidate("cat", "general", 0.25), Candidate("dog", "general", 0.25)])
+    assert first.names == ["cats"]
+    assert policy.apply([Candidate(f.name, f.category, f.score) for f in first.kept]).names == ["cats"]
