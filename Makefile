@@ -35,9 +35,10 @@ $(VENV)/.base: requirements/base.txt $(SERVICES) | $(PY)
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements/base.txt $(addprefix -r ,$(SERVICES))
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt | $(PY)
+$(VENV)/.dev: requirements/dev.txt requirements/torch.txt requirements/tests.txt | $(PY)
 	@echo "Installing what the tests need into $(VENV) (once)"
-	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt -r requirements/torch.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/tests.txt
 	@touch $@ $(VENV)/.base
 
 # pins again what pyproject.toml asks for (needs uv)
