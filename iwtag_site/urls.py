@@ -14,5 +14,6 @@ urlpatterns = [
     path("logout/", auth.LogoutView.as_view(), name="logout"),
     path("api/", api.urls),
     path("exports/", include("exports.urls")),
+    path("judging/", include("judging.urls")),
     path("", include("tagging.urls")),
 ]
