@@ -72,6 +72,7 @@ class Capabilities:
     quantizations: tuple[str, ...] = ("none",)
     devices: tuple[str, ...] = ("auto", "cpu")
     structured_output: bool = False
+    vocabulary: bool = False  # can be held to a list of terms: takes `Request.terms`, has the option `vocabulary`
     seed: bool = False  # sampling can be made repeatable
     queue: str = "gpu"  # the cluster that runs it: "gpu" for local models, "io" for remote endpoints
     hierarchy: bool = False  # labels carry parents
@@ -89,6 +90,7 @@ class Capabilities:
             "quantizations": list(self.quantizations),
             "devices": list(self.devices),
             "structured_output": self.structured_output,
+            "vocabulary": self.vocabulary,
             "seed": self.seed,
             "queue": self.queue,
             "hierarchy": self.hierarchy,
@@ -239,13 +241,25 @@ class ImageInput:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked of the model, the same for every image unless the prompt has variables."""
+    """What is asked of the model, the same for every image unless the prompt has variables.
+
+    `terms` is filled when the option `vocabulary` of an adapter that has it is "only": every tag of the answer is one
+    of them, spelled so. Their digest (`terms_digest`) is part of a prediction's identity.
+    """
 
     options: AdapterOptions
     system: str = ""
     prompt: str = ""
     schema: dict[str, Any] | None = None
     sample: int = 0
+    terms: tuple[str, ...] = ()
+
+
+def terms_digest(terms: Sequence[str]) -> str:
+    """sha256 (hex) of a list of terms in its order; empty for an empty list, so that free answers keep their keys."""
+    if not terms:
+        return ""
+    return hashlib.sha256(json.dumps(list(terms), ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
