@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from .folders import Guess, ModelFolder
+
 #: Scores are kept as uint16: 65535 stands for 1.0, so one step is 1.5e-5.
 SCORE_SCALE = 65535
 #: Scores below this are not stored unless an adapter's `score_floor` option says otherwise.
@@ -103,7 +105,8 @@ class AdapterOptions(BaseModel):
     A field whose `json_schema_extra` has `"selection": True` only chooses among stored scores (thresholds), one with
     `"operational": True` only says how the work is done (timeouts, concurrency, prices): both are left out of the
     identity of a prediction, because changing them needs no new inference. `"advanced": True` puts a field behind the
-    form's disclosure.
+    form's disclosure; `"group": "Sampling"` puts it under that heading (Sampling, Image, Limits, Thresholds, Words …),
+    `"unit": "px"` names what it counts, `"labels": {value: words}` says choices in better words.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -289,6 +292,9 @@ class Adapter(ABC):
     #: Names of the options that `load` depends on: a model loaded with others is another resident.
     load_options: ClassVar[frozenset[str]] = frozenset()
 
+    #: Files of a hub repository that `load` needs, as patterns; all of them where this is empty.
+    hub_files: ClassVar[tuple[str, ...]] = ()
+
     class Options(AdapterOptions):
         """No options."""
 
@@ -307,6 +313,29 @@ class Adapter(ABC):
 
         May read files to digest them. Raises ModelUnavailable.
         """
+
+    @classmethod
+    def recognises(cls, folder: ModelFolder) -> Guess | None:
+        """Does this folder hold a model of this family? The guess says why. Cheap: reads no weights, imports nothing
+        heavy, never raises for odd files. None: not ours."""
+        return None
+
+    def memory_needed(self) -> int | None:
+        """Bytes that `load` will take on its device, estimated from the files without reading them; None when unknown.
+
+        A loaded model's neighbours are unloaded until this much is free, and it is named when loading fails for want
+        of memory. Never raises, never downloads.
+        """
+        return None
+
+    @property
+    def place(self) -> str:
+        """Where `load` puts the weights: "cuda:0", "cpu", …; "auto" where only loading will tell; "" for a remote
+        endpoint, which holds no memory here."""
+        if self.capabilities.queue == "io":
+            return ""
+        name, _, index = self.config.device.partition(":")
+        return f"{name}:{index or 0}" if name in ("cuda", "rocm", "tensorrt", "directml") else name
 
     def options(self, given: dict[str, Any] | None = None) -> AdapterOptions:
         """The effective options: this adapter's configured ones, overridden by `given`. pydantic.ValidationError."""
