@@ -99,6 +99,25 @@ class Capabilities:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a person wants to know of a family before using it; `docs/adapters.md` is drawn from it.
+
+    Plain sentences, nothing untrue: `tested` says what was run, how, and what was not at hand.
+    """
+
+    summary: str  # what it is and what it answers
+    weights: str  # where they come from, and which files a folder needs
+    licence: str  # of the weights, and of code that comes with them
+    memory: str  # measured, or an estimate that says so
+    tested: str
+    notes: tuple[str, ...] = ()  # traps and advice, one a line
+
+    def missing(self) -> list[str]:
+        """Names of the fields that say nothing."""
+        return [n for n in ("summary", "weights", "licence", "memory", "tested") if not getattr(self, n).strip()]
+
+
 class AdapterOptions(BaseModel):
     """Base of every adapter's options. Unknown names are errors; the JSON schema draws the form.
 
@@ -287,6 +306,8 @@ class Adapter(ABC):
     key: ClassVar[str]
     label: ClassVar[str]
     capabilities: ClassVar[Capabilities]
+    #: For people: docs/adapters.md is drawn from it. None only where there is no model (imported results).
+    about: ClassVar[About | None] = None
     #: What `prepare` does to the pixels; part of a prediction's identity. Change it when the pixels change.
     preparation: ClassVar[str] = ""
     #: Names of the options that `load` depends on: a model loaded with others is another resident.

@@ -18,6 +18,7 @@ from pydantic import Field
 from . import onnx_session, wd_files
 from .base import (
     DEFAULT_SCORE_FLOOR,
+    About,
     Adapter,
     AdapterConfig,
     AdapterError,
@@ -50,6 +51,20 @@ class WdTagger(Adapter):
         images_per_call=onnx_session.DEVICE_BATCH,
         threshold_categories=("general", "character"),
         devices=onnx_session.DEVICES,
+    )
+    about = About(
+        summary="Anime and illustration taggers of the WD v2 and v3 layout: general tags, characters and a content "
+        "rating from a fixed list of Danbooru tags, a probability for each.",
+        weights="model.onnx and selected_tags.csv in a folder, a name in IWTAG_MODELS_DIRS, or a hub id such as "
+        "SmilingWolf/wd-vit-tagger-v3 (downloaded at its first use).",
+        licence="Apache-2.0 for SmilingWolf's v3 models as published; look at the page of the one you take.",
+        memory="The size of model.onnx and about 200 MiB more (a ViT-B/16 at 448 pixels: 379 MB on disk).",
+        tested="A WD-shaped ONNX with photo-lite's real weights inside, against a plain session and preparation (equal "
+        "to 1e-4); wrong files, labels and layouts. The published weights were not at hand.",
+        notes=(
+            "A folder of a pixai or Camie model is refused: their files look alike, their input is another.",
+            "The rating is a field of the reply, never a tag.",
+        ),
     )
     preparation: ClassVar[str] = "wd 1: draft 2, white, padded square, bicubic"
 
@@ -185,6 +200,8 @@ class WdTagger(Adapter):
     def infer(self, batch: Sequence[Pixels], request: Request) -> Iterator[Reply | AdapterError]:
         if not self._model:
             raise AdapterError("The WD tagger is not loaded: call load() first")
+        if not batch:
+            return
         labels, options = self._read_labels(), cast(WdTagger.Options, request.options)
         start = time.perf_counter()
         scores = self._model.run(np.stack(batch).astype(np.float32))
