@@ -25,12 +25,14 @@ _SEEN = (
     *(f"tagging.{m}" for m in ("label", "labelevent", "watch")),
     *(f"prompts.{m}" for m in _PROMPTS),
     "exports.exportjob",
+    *(f"judging.{m}" for m in ("experiment", "experimentrecipe", "experimentrun", "vote")),
 )
 _CURATED = (
     *(f"tagging.{m}" for m in ("collection", "ingestjob", "tag", "tagalias", "policy", "policyversion", "recipe")),
     *(f"tagging.{m}" for m in ("channel", "run", "label", "watch")),
     *(f"prompts.{m}" for m in _PROMPTS),
     "exports.exportjob",
+    *(f"judging.{m}" for m in ("experiment", "experimentrecipe", "experimentrun")),
 )
 _OUR_APPS = ("tagging", "prompts", "judging", "exports")
 
@@ -48,7 +50,7 @@ def role_permissions() -> dict[str, set[str]]:
     """Role → permissions as "app.codename", each role with those of the roles below it. The administrator has all
     permissions of our apps besides; those are found in the database."""
     viewer = _codes(_SEEN, "view")
-    reviewer = viewer | {"tagging.add_tagedit", "tagging.add_tag"}
+    reviewer = viewer | {"tagging.add_tagedit", "tagging.add_tag", "judging.add_vote"}
     curator = reviewer | _codes(_CURATED, "add", "change", "delete") | {"tagging.change_imageasset"}
     administrator = curator | _codes(("auth.user", "auth.group"), "view", "add", "change", "delete")
     return {"viewer": viewer, "reviewer": reviewer, "curator": curator, "administrator": administrator}
