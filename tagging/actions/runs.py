@@ -82,19 +82,20 @@ def _name(recipe: Recipe, channels: list[Channel], collection: Collection | None
     return f"{what} on {collection}"[:160] if collection else what[:160]
 
 
-def chunk_size(images: int) -> int:
+def chunk_size(images: int, queue: str = "gpu") -> int:
     """256 images; fewer in short runs, so that the first results come soon and two workers share the work.
 
+    Remote endpoints answer many at once in any order, and each end of a chunk waits for the slowest: always 256 there.
     IWTAG_CHUNK_IMAGES sets another size, for tests.
     """
     given = int(os.environ.get("IWTAG_CHUNK_IMAGES", "0"))
-    return given or (256 if images > 2048 else 64 if images > 256 else 16)
+    return given or (256 if images > 2048 or queue == "io" else 64 if images > 256 else 16)
 
 
 def chunks(run: Run, ids: array[int], channel: Channel) -> list[Chunk]:
     """The slices of the frozen list for one channel, not saved."""
-    size, key = chunk_size(len(ids)), model_key(channel)
     name = channel.adapter.adapter_class.capabilities.queue
+    size, key = chunk_size(len(ids), name), model_key(channel)
     found = []
     for lo in range(0, len(ids), size):
         part = ids[lo : lo + size]

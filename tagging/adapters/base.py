@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, ClassVar, Self
+from typing import Any, BinaryIO, ClassVar, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from pydantic import BaseModel, ConfigDict
 
 from .folders import Guess, ModelFolder
 
+#: Whatever the caller of `infer_stream` knows an item by.
+Handle = TypeVar("Handle")
 #: Scores are kept as uint16: 65535 stands for 1.0, so one step is 1.5e-5.
 SCORE_SCALE = 65535
 #: Scores below this are not stored unless an adapter's `score_floor` option says otherwise.
@@ -310,6 +312,8 @@ class Adapter(ABC):
     about: ClassVar[About | None] = None
     #: What `prepare` does to the pixels; part of a prediction's identity. Change it when the pixels change.
     preparation: ClassVar[str] = ""
+    #: Answers many images at once, in whatever order they come: the engine then asks `infer_stream`, with no batches.
+    streams: ClassVar[bool] = False
     #: Names of the options that `load` depends on: a model loaded with others is another resident.
     load_options: ClassVar[frozenset[str]] = frozenset()
 
@@ -407,6 +411,19 @@ class Adapter(ABC):
 
         Raises OutOfMemory for the whole batch; the engine halves it.
         """
+
+    def infer_stream(
+        self, items: Iterator[tuple[Handle, Any]], request: Request
+    ) -> Iterator[tuple[Handle, Reply | AdapterError] | None]:
+        """The same without batches, for models that answer many images at once (`streams`): (handle, what `prepare`
+        made) in, (handle, answer) out as soon as there is one, exactly one for each item taken.
+
+        `items` is asked for more whenever there is room, in the thread that iterates, and may end early: then what is
+        in flight is still answered. While it waits it yields None at least once a second, so that its caller can see
+        to other things; `close()` ends it at once and abandons what is in flight. Raises ModelUnavailable when no item
+        can be answered at all.
+        """
+        raise NotImplementedError(f"{type(self).__name__} answers in batches")
 
     # -- selection among stored scores ------------------------------------------------------------------------------
     @classmethod

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 BUDGET = float(os.environ.get("IWTAG_DRAIN_SECONDS", "20"))
 #: Seconds between two commits of results.
 FLUSH = float(os.environ.get("IWTAG_FLUSH_SECONDS", "1"))
+#: Seconds between two looks at whether the run was paused, while answers are awaited.
+LOOK = 0.5
 #: Images a commit holds at most: the knee of throughput against other writers' waiting time (measured).
 LARGEST = 256
 THREADS = int(os.environ.get("IWTAG_PREFETCH", "0")) or min(8, os.cpu_count() or 2)
@@ -130,7 +132,7 @@ class Work:
     def __init__(self, chunk: Chunk, run: Run, stage: Stage, heart: Heart, end: float) -> None:
         self.chunk, self.run, self.stage, self.heart, self.end = chunk, run, stage, heart, end
         self.batch = Batch()
-        self.flushed = time.monotonic()
+        self.flushed = self.looked = time.monotonic()
         self.running = True
 
     def go(self) -> bool:
@@ -196,6 +198,8 @@ class Work:
         """Ask the model, in order; the images that are left when the time is over or the run is stopped."""
         adapter = self._load()
         request = self.stage.request()
+        if adapter.streams and not self.careful:
+            return self._stream(adapter, images, keys, request)
         size = 1 if self.careful else max(1, min(adapter.batch_size, self.stage.largest or LARGEST, LARGEST))
         waiting = deque(images)
         ahead: deque[tuple[ImageAsset, Future[Any]]] = deque()
@@ -222,6 +226,74 @@ class Work:
                 future.cancel()
         self._flush(force=bool(self.batch))
         return [image for image, _ in ahead] + list(waiting)
+
+    def _stream(self, adapter: Any, images: list[ImageAsset], keys: dict[int, str], request: Any) -> list[ImageAsset]:
+        """The same for a model that answers many images at once: results are kept as they come, whatever the order."""
+        unanswered = {image.pk: image for image in images}
+        self.flushed, broken = time.monotonic(), False
+        stream = adapter.infer_stream(self._feed(adapter, images, unanswered), request)
+        try:
+            for answer in stream:
+                if answer is not None:
+                    image, outcome = answer
+                    del unanswered[image.pk]
+                    self._keep(image, keys[image.pk], outcome)
+                    self.heart.progress()
+                self._flush()
+                self._look()
+                if stopping():
+                    break
+        except ModelUnavailable:
+            self._flush(force=bool(self.batch))
+            raise
+        except (LeaseLost, DatabaseError, InterfaceError):
+            raise
+        except Exception:  # a fault of the adapter: one by one, so that the image at fault gets its error
+            log.exception("%s", self.chunk)
+            broken = True
+        finally:
+            stream.close()
+        self._flush(force=bool(self.batch))
+        left = list(unanswered.values())
+        if broken and left and self._may_go_on():
+            self.careful, self.tried = True, 0
+            return self._infer(left, keys)
+        return left
+
+    def _feed(
+        self, adapter: Any, images: Sequence[ImageAsset], unanswered: dict[int, ImageAsset]
+    ) -> Iterator[tuple[ImageAsset, Any]]:
+        """Images with what was prepared of them, as long as the work may go on. One that cannot be prepared has its
+        result at once."""
+        waiting = deque(images)
+        ahead: deque[tuple[ImageAsset, Future[Any]]] = deque()
+        try:
+            while (waiting or ahead) and self._may_go_on():
+                while waiting and len(ahead) < max(adapter.batch_size, THREADS + 1):
+                    image = waiting.popleft()
+                    ahead.append(
+                        (image, _threads().submit(adapter.prepare, image_input(image), self.stage.request(image)))
+                    )
+                image, future = ahead.popleft()
+                try:
+                    prepared = future.result()
+                except Exception as e:
+                    del unanswered[image.pk]
+                    self._add(Result(image.pk, error=explain(e)))
+                else:
+                    yield image, prepared
+        finally:
+            for _, future in ahead:
+                future.cancel()
+
+    def _look(self) -> None:
+        """Notice a pause or a cancel while no results come; LeaseLost when the claim is gone."""
+        if self.heart.lost:
+            raise LeaseLost(self.chunk.pk)
+        if time.monotonic() - self.looked >= LOOK:
+            self.looked = time.monotonic()
+            state = Run.objects.filter(pk=self.run.pk).values_list("state", flat=True).first()
+            self.running = state == Run.State.RUNNING
 
     def _load(self) -> Any:
         label = self.stage.label
