@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -153,12 +153,14 @@ class LabelSet:
     """The fixed outputs of a tagger, in the order of the model's output vector.
 
     `parents[i]` is the index of the label above label i, or -1. Named by `digest`: scores are stored against it.
-    At most 65,535 labels (scores are packed with uint16 labels).
+    At most 65,535 labels (scores are packed with uint16 labels). `published` holds the thresholds that come with the
+    model, JSON-ready, in a form that its adapter's `thresholds` reads (RAM: one a label; Camie: by mode and category).
     """
 
     names: tuple[str, ...]
     categories: tuple[str, ...]
     parents: tuple[int, ...] = ()
+    published: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.categories) or (self.parents and len(self.parents) != len(self.names)):
@@ -168,9 +170,10 @@ class LabelSet:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 (hex) of the canonical JSON of names, categories and parents."""
+        """sha256 (hex) of the canonical JSON of names, categories, parents and, where there are any, thresholds."""
+        content = [self.names, self.categories, self.parents, *([self.published] if self.published else [])]
         return hashlib.sha256(
-            json.dumps([self.names, self.categories, self.parents], ensure_ascii=False, separators=(",", ":")).encode()
+            json.dumps(content, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
         ).hexdigest()
 
     @cached_property
@@ -178,6 +181,55 @@ class LabelSet:
         """Category → indices of its labels."""
         values = np.array(self.categories, dtype=object)
         return {c: np.flatnonzero(values == c) for c in dict.fromkeys(self.categories)}
+
+
+@dataclass(frozen=True, eq=False)
+class LabelCuts:
+    """Lowest probabilities of single labels. Made once per label set and options (compared by identity, cached so)."""
+
+    by_name: Mapping[str, float]  # where two labels have one name, the lower
+    values: npt.NDArray[np.float32]  # per label; NaN where the category's holds
+
+    @classmethod
+    def of(cls, labels: LabelSet, values: Sequence[float] | npt.NDArray[np.float32]) -> LabelCuts:
+        """From one value per label."""
+        array = np.asarray(values, np.float32)
+        if array.shape != (len(labels.names),):
+            raise ValueError(f"{len(labels.names)} labels need as many thresholds, got {array.shape}")
+        by_name: dict[str, float] = {}
+        for name, value in zip(labels.names, array.tolist(), strict=True):
+            by_name[name] = min(value, by_name.get(name, value))
+        return cls(by_name, array)
+
+
+class Thresholds(dict[str, float]):
+    """Category → lowest probability. With `cuts`, single labels have one of their own, which goes before it except in
+    the categories of `overridden`, which somebody set by hand."""
+
+    def __init__(
+        self,
+        by_category: Mapping[str, float] | None = None,
+        cuts: LabelCuts | None = None,
+        overridden: frozenset[str] = frozenset(),
+    ) -> None:
+        super().__init__(by_category or {})
+        self.cuts = cuts
+        self.overridden = overridden
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, float], own: Mapping[str, float] | None = None) -> Thresholds:
+        """A copy in which `own`, somebody's choice by category, goes before everything."""
+        own = own or {}
+        cuts = getattr(given, "cuts", None)
+        return cls({**given, **own}, cuts, getattr(given, "overridden", frozenset()) | frozenset(own))
+
+    def lowest(self, name: str, category: str) -> float:
+        """The probability that a label needs."""
+        if self.cuts is not None and category not in self.overridden:
+            own = self.cuts.by_name.get(name)
+            if own is not None and own == own:
+                return own
+        return self.get(category, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,5 +485,6 @@ class Adapter(ABC):
         """Category → lowest probability that counts as a tag, for one image (MCut depends on the image).
 
         `probabilities` has one value per label (0 where below the stored floor). Categories left out keep all.
+        Models with thresholds of single labels answer `Thresholds` with `cuts`.
         """
         return {}

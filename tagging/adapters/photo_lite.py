@@ -57,7 +57,8 @@ class PhotoLite(Adapter):
     )
     about = About(
         summary="The embedded default: one subject a photograph, out of 1,000 ImageNet classes and 180 broader "
-        "keywords above them, with probabilities. Works at once, sees no people and few scenes (docs/models/photo-lite.md).",
+        "keywords above them, with probabilities. Works at once, sees no people and few scenes "
+        "(docs/models/photo-lite.md).",
         weights="Shipped in weights/photo-lite (7 MB); nothing to download. EfficientNet-Lite2, int8.",
         licence="Apache-2.0 (weights), Princeton WordNet licence and MIT (labels); texts beside the weights.",
         memory="About 70 MiB in the worker, onnxruntime included (measured, two cores).",

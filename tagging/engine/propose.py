@@ -67,7 +67,7 @@ def compiled_policy(version_id: int) -> CompiledPolicy:
 def stored_labels(digest: str) -> LabelSet:
     """A label set by its content hash. StoredLabelSet.DoesNotExist."""
     row = StoredLabelSet.objects.get(digest=digest)
-    return LabelSet(tuple(row.names), tuple(row.categories), tuple(row.parents))
+    return LabelSet(tuple(row.names), tuple(row.categories), tuple(row.parents), row.published)
 
 
 class Proposer:

@@ -188,17 +188,21 @@ class Reproposer:
         if not self._bulk_fits:
             return {}
         by_group: dict[tuple[str, tuple[tuple[str, float], ...]], list[Row]] = {}
+        lowest: dict[tuple[str, tuple[tuple[str, float], ...]], Mapping[str, float]] = {}
         for row in rows:
             if row.state != Proposal.State.ERROR and row.scores is not None and row.labels and not row.said_caption:
                 thresholds = self._thresholds(stored_labels(row.labels), row.scores)
-                by_group.setdefault((row.labels, tuple(sorted(thresholds.items()))), []).append(row)
+                key = (row.labels, tuple(sorted(thresholds.items())))
+                lowest[key] = thresholds
+                by_group.setdefault(key, []).append(row)
         found: dict[int, bulk.Bulk] = {}
-        for (digest, lowest), group in by_group.items():
+        for key, group in by_group.items():
+            digest = key[0]
             prepared = self._bulk.get(digest)
             if prepared is None:
                 prepared = bulk.BulkPolicy(self._policy, stored_labels(digest), self._source)
                 self._bulk[digest] = prepared
-            outcomes = prepared.apply([row.scores for row in group if row.scores is not None], dict(lowest))
+            outcomes = prepared.apply([row.scores for row in group if row.scores is not None], lowest[key])
             found.update((row.id, o) for row, o in zip(group, outcomes, strict=True) if o is not None)
         return found
 

@@ -80,6 +80,7 @@ def store_labels(labels: LabelSet) -> str:
                     names=list(labels.names),
                     categories=list(labels.categories),
                     parents=list(labels.parents),
+                    published=dict(labels.published),
                 )
             ],
             ignore_conflicts=True,

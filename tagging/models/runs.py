@@ -130,6 +130,7 @@ class StoredLabelSet(models.Model):
     names = models.JSONField()
     categories = models.JSONField()
     parents = models.JSONField(default=list)
+    published = models.JSONField(default=dict, blank=True, help_text="Thresholds that came with the model.")
     created_at = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from prompts.wordlists import first_error
 
-from ..adapters.base import LabelSet, PackedScores
+from ..adapters.base import LabelSet, PackedScores, Thresholds
 from . import select
 from .caption import apply_caption
 from .parse import Parsed, parse
@@ -134,9 +134,9 @@ class CompiledPolicy:
             raise PolicyError(f"min_tags: {self.spec.min_tags} is more than the limit of {self.spec.max_tags} tags")
 
     # -- from stored scores ------------------------------------------------------------------------------------------
-    def thresholds_for(self, thresholds: Mapping[str, float]) -> dict[str, float]:
-        """The adapter's thresholds by category, overridden by this policy's own."""
-        return {**thresholds, **self.spec.thresholds} if self.spec.thresholds else dict(thresholds)
+    def thresholds_for(self, thresholds: Mapping[str, float]) -> Thresholds:
+        """The adapter's thresholds by category (and by label), overridden by this policy's own."""
+        return Thresholds.from_mapping(thresholds, self.spec.thresholds)
 
     def tag_thresholds_for(self, labels: LabelSet) -> dict[str, float]:
         """This policy's thresholds by tag, for the labels whose own or final word they name."""
@@ -200,12 +200,13 @@ class CompiledPolicy:
         return Outcome(kept + sorted(dropped, key=_by_score), text)
 
     def _gather(
-        self, candidates: Sequence[Candidate], thresholds: Mapping[str, float], dropped: list[Fate]
+        self, candidates: Sequence[Candidate], thresholds: Thresholds, dropped: list[Fate]
     ) -> tuple[dict[str, _Item], list[_Item]]:
         """Words by their own rules, thresholds, duplicates. Returns the live tags by key and those below threshold."""
         live: dict[str, _Item] = {}
         reserve: list[_Item] = []
         of, tag_thresholds, fill = self.words.of, self._tag_thresholds, self.spec.min_tags > 0
+        by_label = thresholds.cuts is not None
         for position, (name, category, score, source, parent, ancestors) in enumerate(candidates):
             word = of(name, category)
             if category in self._hidden:
@@ -219,7 +220,7 @@ class CompiledPolicy:
             if ancestors or parent:
                 item.ancestors = ancestors or (parent,)  # type: ignore[assignment]
             if score is not None and not word.protected:
-                lowest = thresholds.get(category, 0.0)
+                lowest = thresholds.lowest(name, category) if by_label else thresholds.get(category, 0.0)
                 if tag_thresholds:
                     own = self._tag_threshold(name, word.key)
                     lowest = lowest if own is None else own

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..adapters.base import SCORE_SCALE, LabelSet, PackedScores
+from ..adapters.base import SCORE_SCALE, LabelCuts, LabelSet, PackedScores
 from .spec import Candidate
 from .text import tag_key
 
@@ -76,6 +76,8 @@ def _floors(
     thresholds: tuple[tuple[str, float], ...],
     tag_thresholds: tuple[tuple[str, float], ...],
     hidden: tuple[str, ...],
+    cuts: LabelCuts | None,
+    overridden: frozenset[str],
 ) -> npt.NDArray[np.int32]:
     index = _indices[digest]
     by_category = np.zeros(len(index.categories), dtype=np.int32)
@@ -83,6 +85,10 @@ def _floors(
     for i, category in enumerate(index.categories):
         by_category[i] = NEVER if category in hidden else _packed(given.get(category, 0.0))
     floors = by_category[index.codes]
+    if cuts is not None:
+        free = np.array([c in overridden for c in index.categories], dtype=bool)[index.codes]
+        own = np.isfinite(cuts.values) & ~free & (floors != NEVER)
+        floors[own] = np.rint(cuts.values[own] * SCORE_SCALE).astype(np.int32)
     for name, threshold in tag_thresholds:
         for label in index.keys.get(tag_key(name), ()):
             if floors[label] != NEVER:
@@ -98,8 +104,9 @@ def label_floors(
 ) -> npt.NDArray[np.int32]:
     """Lowest packed score that counts, per label: shape (labels,), int32, read-only by agreement.
 
-    A tag's own threshold goes before its category's, lower or higher. Categories in `hidden` never count; those
-    without a threshold always do. Cached per (label set digest, thresholds).
+    A tag's own threshold goes before its category's, lower or higher, and so do the model's own cuts of single labels
+    (`Thresholds.cuts`). Categories in `hidden` never count; those without a threshold always do. Cached per (label set
+    digest, thresholds).
     """
     _index(labels)
     return _floors(
@@ -107,6 +114,8 @@ def label_floors(
         tuple(sorted(thresholds.items())),
         tuple(sorted((tag_thresholds or {}).items())),
         tuple(sorted(hidden)),
+        getattr(thresholds, "cuts", None),
+        getattr(thresholds, "overridden", frozenset()),
     )
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagging.adapters.base import LabelSet, PackedScores
+from tagging.adapters.base import LabelCuts, LabelSet, PackedScores, Thresholds
+from tagging.policy.bulk import BulkPolicy, fits
 from tagging.policy.pipeline import compile_policy
 from tagging.policy.select import candidates, label_floors, select_many
 from tagging.policy.spec import WordList
@@ -87,3 +88,46 @@ def test_a_broken_blob_is_refused():
     with pytest.raises(ValueError, match="multiple of 4"):
         select_many([b"123"], label_floors(LABELS, {}))
     assert len(select_many([b""], label_floors(LABELS, {})).labels) == 0
+
+
+class TestThresholdsOfSingleLabels:
+    """A model may bring a threshold for each label (RAM), which a policy's own choice goes before."""
+
+    labels = LabelSet(("cat", "dog", "reimu", "cat"), ("general", "general", "character", "meta"))
+
+    def kept(self, cuts, scores, spec=None):
+        policy = compile_policy(spec or {})
+        packed = PackedScores.pack(np.array(scores, np.float32), 0.05)
+        given = Thresholds({"character": 0.9}, LabelCuts.of(self.labels, cuts))
+        found = policy.select(self.labels, packed, given)
+        outcome = policy.apply(found, thresholds=given)
+        bulk = BulkPolicy(policy, self.labels, "").apply([packed.to_bytes()], given)[0] if fits(policy) else None
+        names = [f.name for f in outcome.tags if f.state != "dropped"]
+        assert bulk is None or bulk.names == names
+        return names
+
+    nan = float("nan")
+
+    def test_each_label_has_its_own(self):
+        assert self.kept([0.8, 0.3, self.nan, 1.0], [0.7, 0.4, 0.5, 0.6]) == ["dog"]
+        assert self.kept([0.6, 0.5, self.nan, 1.0], [0.7, 0.4, 0.95, 0.6]) == ["reimu", "cat"]
+
+    def test_a_policys_category_goes_before_them(self):
+        spec = {"thresholds": {"general": 0.65}}
+        assert self.kept([0.8, 0.3, self.nan, 1.0], [0.7, 0.4, 0.5, 0.6], spec) == ["cat"]
+
+    def test_a_policys_tag_goes_before_them(self):
+        spec = {"tag_thresholds": {"cat": 0.5}}
+        assert "cat" in self.kept([0.8, 0.3, self.nan, 1.0], [0.7, 0.2, 0.5, 0.1], spec)
+
+    def test_two_labels_of_one_name_keep_their_own(self):
+        assert self.kept([0.9, 1.0, self.nan, 0.4], [0.5, 0.1, 0.1, 0.45]) == ["cat"]
+
+    def test_the_fewest_tags_are_found_below_them(self):
+        assert self.kept([0.9, 0.9, self.nan, 1.0], [0.5, 0.1, 0.1, 0.1], {"min_tags": 1}) == ["cat"]
+
+    def test_they_are_part_of_the_label_sets_name(self):
+        bare, with_cuts = LabelSet(("a",), ("general",)), LabelSet(("a",), ("general",), (), {"cut": [0.5]})
+        assert bare.digest != with_cuts.digest
+        with pytest.raises(ValueError, match="1 labels need as many"):
+            LabelCuts.of(bare, [0.1, 0.2])
