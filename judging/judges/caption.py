@@ -140,7 +140,7 @@ def read_call(text: str, call: Call, spec: CaptionSpec) -> CaptionVerdict:
 
 def unsent(call: Call, spec: CaptionSpec) -> CaptionVerdict:
     """The verdict where no claim may be sent: a person has to look."""
-    return _verdict(call, spec, {}, CaptionReply(claims=[]))
+    return _verdict(call, spec, {}, CaptionReply.model_validate({"claims": []}))
 
 
 def _verdict(call: Call, spec: CaptionSpec, answers: dict[str, ClaimAnswer], reply: CaptionReply) -> CaptionVerdict:

@@ -97,7 +97,8 @@ def shuffled(items: Sequence[T], *seed: Any) -> list[T]:
 def opaque_ids(n: int, *seed: Any) -> list[str]:
     """n different ids of four letters and digits. They follow from the whole call, so that a text inside it, which was
     written before, cannot name them."""
-    source, found = seeded("ids", *seed), []
+    source = seeded("ids", *seed)
+    found: list[str] = []
     while len(found) < n:
         made = "".join(source.choice("bcdfghjkmnpqrstvwxz") + source.choice("23456789") for _ in range(2))
         if made not in found:

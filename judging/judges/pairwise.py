@@ -140,7 +140,7 @@ def steadiness(verdicts: Iterable[tuple[bool, Sequence[str]]], spec: PairwiseSpe
 
 def from_counts(pairs: int, flips: int, first: int, decisive: int, spec: PairwiseSpec | None = None) -> Steadiness:
     """The same from counts: pairs asked, those flipped, answers for the first seat, answers for any seat."""
-    spec = spec or PairwiseSpec()
+    spec = spec or PairwiseSpec.model_validate({})
     rate = flips / pairs if pairs else None
     share = first / decisive if decisive else None
     if pairs < spec.min_pairs or rate is None:

@@ -133,7 +133,7 @@ def plan(
 
 def _usable(tags: Sequence[Named], taken: set[str]) -> list[tuple[Named, str]]:
     """Decoys that can be sent and are not themselves judged."""
-    found = {}
+    found: dict[str, tuple[Named, str]] = {}
     for tag in tags:
         checked = check_tag(tag.name)
         key = tag_key(tag.name)
