@@ -2,9 +2,9 @@
 
 Variables: `image.name`, `image.stem`, `image.folder`, `image.collection`, `image.captured_at`; `exif.Model` and any
 other EXIF field (empty where the image has none); `tags` (the reviewed ones, or `tags('wd')` from a named run or
-channel), each with `.name`, `.score`, `.category`; `caption`; `wordlist('slug')`; `max_tags`. Any other name is a free
-variable and needs a default: `{{ subject | default('photograph') }}`. Single braces are plain text, so JSON examples
-survive.
+channel), each with `.name`, `.score`, `.category`; `caption` (or `caption('wd')`); `wordlist('slug')`; `max_tags`.
+Any other name is a free variable and needs a default: `{{ subject | default('photograph') }}`. Single braces are plain
+text, so JSON examples survive.
 
 This module knows neither Django nor the database.
 """
@@ -87,6 +87,22 @@ class TagValues(Sequence[TagValue]):
         return ", ".join(tag.name for tag in self._tags)
 
 
+class CaptionValue(str):
+    """`caption` in a template: a text; called, that of another run or channel."""
+
+    _of: Callable[[str], str] | None
+
+    def __new__(cls, text: str, of: Callable[[str], str] | None = None) -> CaptionValue:
+        made = super().__new__(cls, text)
+        made._of = of
+        return made
+
+    def __call__(self, source: str) -> str:
+        if self._of is None:
+            raise UndefinedError(f"there is no run or channel {source!r}")
+        return self._of(source)
+
+
 class WordValues(tuple[str, ...]):
     """The words of a list in a template; written bare, with commas."""
 
@@ -134,6 +150,7 @@ class RenderContext:
     tags: Sequence[TagValue] = ()
     tags_of: Callable[[str], Sequence[TagValue]] | None = None
     caption: str = ""
+    caption_of: Callable[[str], str] | None = None
     max_tags: int | None = None
     wordlist: Callable[[str], Sequence[str]] = _no_lists
     variables: Mapping[str, str | int | float | bool] = field(default_factory=dict)
@@ -145,7 +162,7 @@ class RenderContext:
             "image": self.image,
             "exif": ExifValues(self.exif),
             "tags": TagValues(self.tags, self.tags_of),
-            "caption": self.caption,
+            "caption": CaptionValue(self.caption, self.caption_of),
             "max_tags": "" if self.max_tags is None else self.max_tags,
             "wordlist": lambda slug: WordValues(self.wordlist(slug)),
         }
@@ -308,6 +325,17 @@ def free_variables(source: str) -> dict[str, Any]:
         ):
             found[node.node.name] = getattr(node.args[0], "value", None)
     return found
+
+
+def names_used(source: str) -> set[str]:
+    """Which variables a template asks for, ours and free ones: what it does not use need not be looked up.
+
+    Empty where it cannot be read: rendering says so.
+    """
+    try:
+        return meta.find_undeclared_variables(_env.parse(source)) if "{" in source else set()
+    except TemplateError:
+        return set()
 
 
 def wordlists_used(source: str) -> set[str]:

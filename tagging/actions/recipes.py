@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from django.utils import timezone
 from pydantic import ValidationError as OptionsError
 
 from prompts.models import PromptVersion, digest
+from prompts.rendering import free_variables
 
 from ..models import Channel, ModelAdapter, Policy, PolicyVersion, Recipe
 from ..models.adapters import options_errors
@@ -23,11 +25,17 @@ DEFAULT_POLICY = "default"
 
 @dataclass(frozen=True)
 class ChannelSpec:
-    """One model call, as it is asked for: options that are left out take the adapter's own."""
+    """One model call, as it is asked for: options that are left out take the adapter's own.
+
+    `name`: what its tags name as their source; the adapter's slug where it is left out. `variables`: values of the
+    prompt's free variables; those left out take the default in its text.
+    """
 
     adapter: ModelAdapter
     prompt_version: PromptVersion | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
+    variables: dict[str, str | int | float | bool] = field(default_factory=dict)
 
 
 def default_policy_version() -> PolicyVersion:
@@ -51,7 +59,7 @@ def get_recipe(
     """The recipe of exactly this content; made when there is none. Two askers at once get the same row.
 
     Raises ValidationError: keyed by "options" for a bad option, "adapter" for a disabled or unknown adapter, "prompt"
-    where the adapter takes none or needs one.
+    where the adapter takes none or needs one, "variables" for one that the prompt does not have, "name".
     """
     if len(channels) != 1:
         raise ValidationError({"channels": "A recipe has one channel."})
@@ -59,14 +67,7 @@ def get_recipe(
     rows = [_channel(spec) for spec in channels]
     combine = {"rule": "single"}
     key = recipe_key(
-        [
-            {
-                "adapter": row.adapter_config,
-                "prompt": row.prompt_version.digest if row.prompt_version else "",
-                "options": row.options,
-            }
-            for row in rows
-        ],
+        [_content(row) for row in rows],
         combine,
         policy_version.digest,
     )
@@ -81,6 +82,39 @@ def get_recipe(
             used = [row.prompt_version_id for row in rows if row.prompt_version_id]
             PromptVersion.objects.filter(pk__in=used, used_at=None).update(used_at=timezone.now())
     return recipe
+
+
+def _content(row: Channel) -> dict[str, Any]:
+    """What a channel is, as the recipe's hash takes it."""
+    found: dict[str, Any] = {
+        "adapter": row.adapter_config,
+        "prompt": row.prompt_version.digest if row.prompt_version else "",
+        "options": row.options,
+    }
+    return {**found, "variables": row.variables} if row.variables else found
+
+
+def _channel_name(spec: ChannelSpec) -> str:
+    name = spec.name or spec.adapter.slug
+    if not re.fullmatch(r"[\w-]{1,80}", name, re.ASCII):
+        raise ValidationError(
+            {"name": f"{name!r} is no name for a channel: letters, digits, - and _, at most 80 of them."}
+        )
+    return name
+
+
+def _variables(spec: ChannelSpec) -> dict[str, Any]:
+    if not spec.variables:
+        return {}
+    version = spec.prompt_version
+    known = {**free_variables(version.system), **free_variables(version.template)} if version else {}
+    for name, value in spec.variables.items():
+        if name not in known:
+            there = ", ".join(known) or "none"
+            raise ValidationError({"variables": f"The prompt has no free variable {name!r}; it has {there}."})
+        if not isinstance(value, str | int | float | bool):
+            raise ValidationError({"variables": f"{name}: a text, a number or true and false only."})
+    return dict(spec.variables)
 
 
 def _channel(spec: ChannelSpec) -> Channel:
@@ -101,6 +135,8 @@ def _channel(spec: ChannelSpec) -> Channel:
     if takes_prompt and not spec.prompt_version:
         raise ValidationError({"prompt": f"{row.label} needs a prompt."})
     return Channel(
+        name=_channel_name(spec),
+        variables=_variables(spec),
         adapter=row,
         adapter_config={
             "kind": row.kind,

@@ -255,4 +255,4 @@ def preview(
 
 def runs_of(collection: Collection) -> list[Run]:
     """The runs of a collection that a policy can be applied to: those that are not running, newest first."""
-    return list(collection.runs.exclude(state=Run.State.RUNNING).order_by("-pk"))
+    return list(collection.runs.listed().exclude(state=Run.State.RUNNING).order_by("-pk"))

@@ -13,7 +13,10 @@ from django.db import transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
+from prompts.rendering import wordlists_used
+
 from .. import queue
+from ..engine.contexts import newest_lists
 from ..engine.identity import model_key
 from ..engine.leases import finish
 from ..models import Channel, Chunk, Collection, ImageAsset, ModelAdapter, Proposal, Recipe, Run
@@ -23,6 +26,7 @@ State = Run.State
 TOKENS = 3
 #: Priorities lie between this and its negative.
 HIGHEST_PRIORITY = 1000
+HIGHEST_SAMPLE = 999
 
 
 class NotNow(Exception):
@@ -35,15 +39,23 @@ def start_run(
     collection: Collection | None = None,
     images: QuerySet[ImageAsset] | None = None,
     name: str = "",
-    shown: bool = True,
+    shown: bool | None = None,
     priority: int = 0,
+    sample: int = 0,
+    purpose: str = Run.Purpose.TAGGING,
     by: User | None = None,
 ) -> Run:
     """A run of the recipe over the images as they are now: the list is frozen, in the order of their ids.
 
-    `images` default to the collection's usable ones. `shown`: its proposals are what review shows. Raises
-    ValidationError where there are no images, keyed by the argument.
+    `images` default to the collection's usable ones. `shown`: its proposals are what review shows; that is so for
+    tagging unless it is said otherwise, and not for trials and experiments. `sample`: which answer of several to the
+    same question. Wordlists that the prompts write out count as they are now. Raises ValidationError, keyed by the
+    argument, where there are no images or a prompt's list is gone.
     """
+    if purpose not in Run.Purpose.values:
+        raise ValidationError({"purpose": f"{purpose!r} is none of {', '.join(Run.Purpose.values)}."})
+    if not 0 <= sample <= HIGHEST_SAMPLE:
+        raise ValidationError({"sample": f"A number from 0 to {HIGHEST_SAMPLE}."})
     if abs(priority) > HIGHEST_PRIORITY:
         raise ValidationError({"priority": f"The priority is a number from {-HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}."})
     if images is None:
@@ -53,14 +65,20 @@ def start_run(
     ids = array("q", _ids(images))
     if not ids:
         raise ValidationError({"images": "There is no image to run on. Index the collection, or widen the filter."})
-    channels = list(Channel.objects.filter(recipe=recipe).select_related("adapter").order_by("position"))
+    channels = list(
+        Channel.objects.filter(recipe=recipe).select_related("adapter", "prompt_version").order_by("position")
+    )
+    lists = _lists(channels)
     with transaction.atomic():
         run = Run.objects.create(
             recipe=recipe,
             collection=collection,
             name=name or _name(recipe, channels, collection),
-            shown=shown,
+            shown=purpose == Run.Purpose.TAGGING if shown is None else shown,
             priority=priority,
+            sample=sample,
+            purpose=purpose,
+            wordlists=lists,
             n_total=len(ids),
             created_by=by,
         )
@@ -75,6 +93,16 @@ def _ids(images: QuerySet[ImageAsset]) -> Iterable[int]:
     if images.query.is_sliced:
         return sorted(set(images.values_list("pk", flat=True)))
     return images.order_by("pk").values_list("pk", flat=True).distinct().iterator(chunk_size=5000)
+
+
+def _lists(channels: Iterable[Channel]) -> dict[str, int]:
+    """The newest version of each list that the prompts write out: a run asks the same to its end."""
+    versions = [c.prompt_version for c in channels if c.prompt_version]
+    slugs = {slug for v in versions for text in (v.system, v.template) for slug in wordlists_used(text)}
+    found = newest_lists(slugs) if slugs else {}
+    if missing := sorted(slugs - found.keys()):
+        raise ValidationError({"prompt": f"The prompt writes out the list {missing[0]!r}, which has no words yet."})
+    return found
 
 
 def _name(recipe: Recipe, channels: list[Channel], collection: Collection | None) -> str:

@@ -223,7 +223,9 @@ def _tag(watch: Watch, last: dict[str, Any], force: bool) -> dict[str, Any]:
     """Start a run over the images that the recipe has not seen. An image on which it failed has been seen."""
     collection = watch.collection
     recipe = labels.find_recipe(watch.recipe, collection=collection)
-    working = Run.objects.filter(collection=collection, recipe=recipe, state__in=Run.OPEN).order_by("pk").first()
+    working = (
+        Run.objects.listed().filter(collection=collection, recipe=recipe, state__in=Run.OPEN).order_by("pk").first()
+    )
     if working is not None:
         known = last.get("error", "") if last.get("run") == working.pk else ""
         return {"run": working.pk, "text": f"run {working.pk} is {working.get_state_display()}", "error": known}
@@ -251,6 +253,6 @@ def _tag(watch: Watch, last: dict[str, Any], force: bool) -> dict[str, Any]:
 
 def new_images(collection: Collection, recipe: Recipe) -> QuerySet[ImageAsset]:
     """Usable images without a proposal by the recipe for what is in the file now."""
-    of_it = Proposal.objects.filter(image=OuterRef("pk"), run__recipe=recipe)
+    of_it = Proposal.objects.filter(image=OuterRef("pk"), run__recipe=recipe, run__purpose=Run.Purpose.TAGGING)
     same = of_it.filter(Q(prediction=None) | Q(prediction__image_sha256=OuterRef("sha256")))
     return ImageAsset.objects.filter(collection=collection).usable().filter(~Exists(same))

@@ -46,6 +46,8 @@ class RunOut(Schema):
     phase: str = Field(description="What a worker is doing for it now.")
     error: str
     shown: bool
+    purpose: str = Field(description="tagging, trial (of the workbench) or experiment.")
+    sample: int = Field(description="Which answer of several to the same question.")
     priority: int
     provider: str = Field(description="What really computes.")
     load_seconds: float | None
@@ -94,7 +96,16 @@ class RunIn(Schema):
     options: dict[str, Any] = Field({}, description="With `adapter`; those left out take its own.")
     images: RunImages | None = None
     name: str = Field("", max_length=160)
-    shown: bool = Field(True, description="Its proposals are shown for review as they come.")
+    shown: bool | None = Field(
+        None, description="Its proposals are shown for review as they come. Left out: for tagging they are."
+    )
+    purpose: Literal["tagging", "trial", "experiment"] = Field(
+        "tagging", description="The others are left out of lists of runs."
+    )
+    sample: int = Field(0, ge=0, le=999, description="Another number asks a model that varies once more.")
+    variables: dict[str, str | int | float | bool] = Field(
+        {}, description="With `adapter`: values of the prompt's free variables."
+    )
     priority: int = Field(0, ge=-1000, le=1000)
 
     model_config = {"extra": "forbid"}
@@ -103,7 +114,19 @@ class RunIn(Schema):
 def _shown(rows: Sequence[Run]) -> list[dict[str, Any]]:
     """One query for the progress of all."""
     found = progress(rows)
-    names = ("id", "name", "state", "phase", "error", "shown", "priority", "provider", "load_seconds")
+    names = (
+        "id",
+        "name",
+        "state",
+        "phase",
+        "error",
+        "shown",
+        "purpose",
+        "sample",
+        "priority",
+        "provider",
+        "load_seconds",
+    )
     times = ("created_at", "started_at", "finished_at")
     shown = []
     for run in rows:
@@ -141,12 +164,14 @@ def list_runs(
     request: HttpRequest,
     collection: str = "",
     state: Literal["", "running", "paused", "cancelled", "done", "failed"] = "",
+    purpose: Literal["tagging", "trial", "experiment", "any"] = "tagging",
     cursor: Cursor = "",
     limit: Limit = 20,
 ) -> object:
-    """Newest first."""
+    """Newest first. Trials of the workbench and runs of experiments only where `purpose` asks for them."""
     allow(request, "read")
-    rows = _runs().filter(collection=collection_of(collection)) if collection else _runs()
+    rows = _runs() if purpose == "any" else _runs().filter(purpose=purpose)
+    rows = rows.filter(collection=collection_of(collection)) if collection else rows
     found = by_id(rows.filter(state=state) if state else rows, cursor, limit)
     return {**found, "items": _shown(found["items"])}
 
@@ -165,6 +190,8 @@ def start_run(request: HttpRequest, payload: RunIn) -> object:
         images=images,
         name=payload.name,
         shown=payload.shown,
+        purpose=payload.purpose,
+        sample=payload.sample,
         priority=payload.priority,
         by=by,
     )
@@ -183,7 +210,7 @@ def _recipe(payload: RunIn, collection: Collection, by: Any) -> Recipe:
     if (payload.recipe is None) == (payload.adapter is None):
         raise ValidationError({"recipe": "Name either a recipe or an adapter."})
     if payload.recipe is not None:
-        for name in ("prompt_version", "options"):
+        for name in ("prompt_version", "options", "variables"):
             if getattr(payload, name):
                 raise ValidationError({name: "A recipe has its own: give this with an adapter only."})
         try:
@@ -199,7 +226,8 @@ def _recipe(payload: RunIn, collection: Collection, by: Any) -> Recipe:
         if prompt is None:
             raise ValidationError({"prompt_version": f"There is no prompt version {payload.prompt_version}."})
     try:
-        return recipes.get_recipe([recipes.ChannelSpec(adapter, prompt, payload.options)], by=by)
+        channel = recipes.ChannelSpec(adapter, prompt, payload.options, variables=payload.variables)
+        return recipes.get_recipe([channel], by=by)
     except ValidationError as e:
         named = {"prompt_version" if n == "prompt" else n: messages for n, messages in e.message_dict.items()}
         raise ValidationError(named) from None

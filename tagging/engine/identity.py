@@ -34,13 +34,17 @@ def prediction_key(
     prompt: str = "",
     schema: dict[str, Any] | None = None,
     sample: int = 0,
+    terms: str = "",
 ) -> str:
     """sha256 (hex) of the canonical JSON of everything the answer depends on.
 
-    `source` says which pixels were read: the original file or the proxy made at indexing.
+    `source` says which pixels were read: the original file or the proxy made at indexing. `terms` is the digest of the
+    words that the answer is held to, empty for a free one.
     """
+    held = {"terms": terms} if terms else {}
     return digest(
         {
+            **held,
             "image": image_sha256,
             "source": source,
             "call": call,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+
+from prompts.rendering import PromptError, RenderContext, names_used, render
 
 from ..adapters import registry
 from ..adapters.base import (
@@ -19,9 +23,11 @@ from ..adapters.base import (
     Reply,
     Request,
     ScoredTag,
+    terms_digest,
 )
 from ..models import Channel, ImageAsset, Prediction, Run
 from . import identity, residency
+from .contexts import PER_IMAGE, Contexts, Sayings
 from .propose import Proposer, compiled_policy
 from .store import store_labels
 
@@ -50,10 +56,26 @@ class Stage:
             raise ModelUnavailable(f"{self.label} cannot be used here: {e}") from e
         self.model_key = identity.model_key(channel)
         self.policy = compiled_policy(run.recipe.policy_version_id)
-        self.proposer = Proposer(self.adapter_class, self.options, self.policy, source=channel.adapter.slug)
+        self.proposer = Proposer(self.adapter_class, self.options, self.policy, source=channel.source)
+        version = channel.prompt_version
+        self.system, self.template = (version.system, version.template) if version else ("", "")
+        self.schema = version.response_schema if version else None
+        self.names = names_used(self.system) | names_used(self.template)
+        self.terms = self._terms()
         self.largest: int | None = None  # batch that fits, once a larger one did not
         self._call: dict[str, Any] | None = None
         self._labels: LabelSet | None = None
+
+    def _terms(self) -> tuple[str, ...]:
+        """The policy's vocabulary, in its order, for a model that is to be held to it."""
+        if not self.adapter_class.capabilities.vocabulary or getattr(self.options, "vocabulary", "") != "only":
+            return ()
+        terms = sorted(self.policy.words.vocabulary.terms.values(), key=lambda term: term.position)
+        if not terms:
+            raise ModelUnavailable(
+                f"{self.label} is to answer from a vocabulary, but the policy has none: add a vocabulary list to it."
+            )
+        return tuple(term.name for term in terms)
 
     @property
     def labels(self) -> LabelSet | None:
@@ -64,11 +86,10 @@ class Stage:
                 store_labels(self._labels)
         return self._labels
 
-    def key(self, image: ImageAsset) -> str:
+    def key(self, image: ImageAsset, request: Request) -> str:
         """The key of this channel's prediction for an image. ModelUnavailable."""
         if self._call is None:
             self._call = identity.call_identity(self.cold, self.options)
-        request = self.request(image)
         return identity.prediction_key(
             image.sha256,
             self._call,
@@ -76,11 +97,51 @@ class Stage:
             prompt=request.prompt,
             schema=request.schema,
             sample=request.sample,
+            terms=terms_digest(request.terms),
         )
 
-    def request(self, image: ImageAsset | None = None) -> Request:
-        """What is asked for an image; without one, what all images share."""
-        return Request(options=self.options)
+    def request(self, run: Run) -> Request:
+        """What is the same for all images of a run; texts that differ from image to image are empty."""
+        if self.names & PER_IMAGE:
+            return Request(options=self.options, schema=self.schema, sample=run.sample, terms=self.terms)
+        try:
+            return self._rendered(run, Contexts([], (), **self._shared(run)).nothing())
+        except PromptError as e:
+            raise ModelUnavailable(f"The prompt of {self.label} cannot be used: {e}") from e
+
+    def requests(
+        self,
+        run: Run,
+        images: Sequence[ImageAsset],
+        *,
+        channels: Mapping[str, Callable[[], Sayings]] | None = None,
+        threads: Executor | None = None,
+    ) -> dict[int, Request | PromptError]:
+        """What is asked of each image, by its id; the error of one whose prompt cannot be written.
+
+        `channels`: what earlier channels said, by name. ModelUnavailable when no prompt can be written at all.
+        """
+        if not self.names & PER_IMAGE:
+            return dict.fromkeys([image.pk for image in images], self.request(run))
+        contexts = Contexts(images, self.names, channels=channels, threads=threads, **self._shared(run))
+        found: dict[int, Request | PromptError] = {}
+        for image in images:
+            try:
+                found[image.pk] = self._rendered(run, contexts.of(image))
+            except PromptError as e:
+                found[image.pk] = e
+        return found
+
+    def _shared(self, run: Run) -> dict[str, Any]:
+        return {
+            "lists": run.wordlists,
+            "variables": self.channel.variables,
+            "max_tags": self.policy.spec.max_tags,
+        }
+
+    def _rendered(self, run: Run, context: RenderContext) -> Request:
+        text = render(self.system, self.template, context)
+        return Request(self.options, text.system, text.prompt, self.schema, run.sample, self.terms)
 
     def resident(self) -> residency.Resident:
         """The loaded model. Raises what `load()` raises."""

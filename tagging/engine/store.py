@@ -41,6 +41,7 @@ class Result:
     reply: Reply | None = None
     prediction_id: int | None = None
     source: str = "original"
+    flags: list[str] = field(default_factory=list)
 
     @property
     def state(self) -> str:
@@ -173,7 +174,7 @@ _PREDICTION = (
     "seconds flags source created_at"
 ).split()
 _PROPOSAL = (
-    "run_id image_id state tags caption rating rating_score error prediction_id policy_version_id created_at"
+    "run_id image_id state tags caption rating rating_score error prediction_id flags policy_version_id created_at"
 ).split()
 
 
@@ -257,6 +258,7 @@ def _insert_proposals(run: Run, results: Sequence[Result], predictions: dict[str
                 p.rating_score,
                 _text(r.error)[:2000],
                 r.prediction_id or predictions.get(r.key),
+                json.dumps(r.flags),
                 policy,
                 at,
             )

@@ -18,7 +18,9 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections
 from django.utils import timezone
 
-from ..adapters.base import AdapterError, ModelUnavailable, OutOfMemory, Reply
+from prompts.rendering import PromptError
+
+from ..adapters.base import AdapterError, ModelUnavailable, OutOfMemory, Reply, Request
 from ..models import Chunk, ImageAsset, Prediction, Proposal, Run
 from . import leases, residency, store
 from .heartbeat import HEART, Heart
@@ -140,7 +142,8 @@ class Work:
         todo = self._todo()
         todo = self._unreadable(todo)
         todo = self._blamed(todo)
-        keys = {image.pk: self.stage.key(image) for image in todo}
+        todo = self._render(todo)
+        keys = {image.pk: self.stage.key(image, self.requests[image.pk]) for image in todo}
         todo = self._cached(todo, keys)
         self._flush(force=bool(self.batch))
         if todo and self.running and not stopping():
@@ -180,6 +183,16 @@ class Work:
         self.careful, self.tried = True, self.chunk.inflight_n
         return [suspect, *others]
 
+    def _render(self, images: list[ImageAsset]) -> list[ImageAsset]:
+        """What is asked of each image; one whose prompt cannot be written has its result already."""
+        self.requests: dict[int, Request] = {}
+        for pk, request in self.stage.requests(self.run, images, threads=_threads()).items():
+            if isinstance(request, PromptError):
+                self._add(Result(pk, error=f"The prompt cannot be written for this image: {request}"))
+            else:
+                self.requests[pk] = request
+        return [image for image in images if image.pk in self.requests]
+
     def _cached(self, images: list[ImageAsset], keys: dict[int, str]) -> list[ImageAsset]:
         """Take what was answered before; what is left needs the model."""
         found = {p.key: p for p in Prediction.objects.filter(key__in=set(keys.values()))}
@@ -190,14 +203,18 @@ class Work:
                 left.append(image)
                 continue
             proposed = self.stage.proposer.propose(reply_of(prediction), self.stage.labels)
-            self._add(Result(image.pk, proposed, key=prediction.key, prediction_id=prediction.pk))
+            self._add(
+                Result(
+                    image.pk, proposed, key=prediction.key, prediction_id=prediction.pk, flags=list(prediction.flags)
+                )
+            )
         return left
 
     # -- the model --------------------------------------------------------------------------------------------------
     def _infer(self, images: list[ImageAsset], keys: dict[int, str]) -> list[ImageAsset]:
         """Ask the model, in order; the images that are left when the time is over or the run is stopped."""
         adapter = self._load()
-        request = self.stage.request()
+        request = self.stage.request(self.run)
         if adapter.streams and not self.careful:
             return self._stream(adapter, images, keys, request)
         size = 1 if self.careful else max(1, min(adapter.batch_size, self.stage.largest or LARGEST, LARGEST))
@@ -209,9 +226,8 @@ class Work:
             while (waiting or ahead) and self._may_go_on():
                 while waiting and len(ahead) < max(2 * size, THREADS + 1):
                     image = waiting.popleft()
-                    ahead.append(
-                        (image, _threads().submit(adapter.prepare, image_input(image), self.stage.request(image)))
-                    )
+                    asked = self.requests[image.pk]
+                    ahead.append((image, _threads().submit(adapter.prepare, image_input(image), asked)))
                 ready = self._take(ahead, size)
                 if self.careful and ready:
                     self._flush(force=True, inflight=Inflight(ready[0][0].pk, self.tried + 1 if first else 1))
@@ -271,9 +287,8 @@ class Work:
             while (waiting or ahead) and self._may_go_on():
                 while waiting and len(ahead) < max(adapter.batch_size, THREADS + 1):
                     image = waiting.popleft()
-                    ahead.append(
-                        (image, _threads().submit(adapter.prepare, image_input(image), self.stage.request(image)))
-                    )
+                    asked = self.requests[image.pk]
+                    ahead.append((image, _threads().submit(adapter.prepare, image_input(image), asked)))
                 image, future = ahead.popleft()
                 try:
                     prepared = future.result()
@@ -339,7 +354,8 @@ class Work:
             self._add(Result(image.pk, error=explain(outcome)))
             return
         proposed = self.stage.proposer.propose(outcome, self.stage.labels)
-        self._add(Result(image.pk, proposed, key=key, sha256=image.sha256, reply=outcome))
+        flags = list(outcome.flags)
+        self._add(Result(image.pk, proposed, key=key, sha256=image.sha256, reply=outcome, flags=flags))
 
     def _no_room_for(self, n: int) -> None:
         """The device had no room for `n` images at once: remembered for as long as the stage is."""

@@ -1,18 +1,21 @@
-"""The two things that are read from EXIF: how the picture is turned and when it was taken."""
+"""What is read from EXIF: how the picture is turned and when it was taken; for prompts, all fields that are text or
+numbers."""
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 _ORIENTATION, _EXIF_IFD, _DATE = 0x0112, 0x8769, 0x0132
 # date, its fraction of a second, its offset from UTC (CIPA DC-008 §4.6.5)
 _DATES = ((0x9003, 0x9291, 0x9011), (0x9004, 0x9292, 0x9012))
 _STAMP = re.compile(r"(\d{4})[:\-/](\d{1,2})[:\-/](\d{1,2})[ T](\d{1,2}):(\d{1,2})(?::(\d{1,2}))?")
+_LONGEST = 500  # characters of a field that are of use in a prompt
 _OFFSET = re.compile(r"([+-])(\d{2}):?(\d{2})")
 
 
@@ -73,6 +76,37 @@ def parse(date: Any, fraction: Any = None, offset: Any = None) -> datetime | Non
     except (ValueError, OverflowError):
         return None
     return moment if moment.year >= 1800 else None
+
+
+def fields(image: Image.Image) -> dict[str, str | int | float]:
+    """Every field of an opened picture by its name in the standard (Model, LensModel, ISOSpeedRatings, FNumber, …)
+    whose value is a text or a number; a field is left out where it is neither, or damaged. Empty without EXIF."""
+    try:
+        found = image.getexif()
+        raw = {**found, **found.get_ifd(_EXIF_IFD)}
+    except Exception:  # see `read`
+        return {}
+    named = ((ExifTags.TAGS.get(number), value) for number, value in raw.items())
+    plain = ((name, _plain(value)) for name, value in named if name)
+    return {name: value for name, value in plain if value is not None}
+
+
+def _plain(value: Any) -> str | int | float | None:
+    if isinstance(value, bytes):
+        try:
+            value = value.decode("ascii")
+        except UnicodeDecodeError:
+            return None
+    if isinstance(value, str):
+        text = " ".join(value.replace("\0", " ").split())[:_LONGEST]
+        return text if text.isprintable() else None
+    if isinstance(value, int):
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+        return None
+    return int(number) if number.is_integer() else round(number, 6) if math.isfinite(number) else None
 
 
 def _text(value: Any) -> str:

@@ -98,6 +98,24 @@ def flatten(image: Image.Image, background: tuple[int, int, int] = (255, 255, 25
     return canvas
 
 
+def exif_fields(stream: BinaryIO) -> dict[str, str | int | float]:
+    """All EXIF fields by name, without decoding any pixel; empty for a file that has none or is no picture. OSError
+    when the stream cannot be read."""
+    stream.seek(0)
+    if kinds.sniff(stream.read(kinds.HEAD), stream, "") == "HEIF":
+        _register_heif()
+    stream.seek(0)
+    try:
+        with Image.open(stream) as image:
+            return exif.fields(image)
+    except OSError as error:
+        if error.errno is None:  # Pillow's: no picture, or damaged
+            return {}
+        raise
+    except Exception:  # decoders meet hostile bytes here
+        return {}
+
+
 def decode(
     source: BinaryIO | bytes,
     *,

@@ -8,7 +8,7 @@ from .collections import Collection, ImageAsset, IngestJob
 from .labels import Label, LabelEvent
 from .recipes import Channel, Policy, PolicyVersion, Recipe
 from .recompute import ProposalRevision, RecomputeJob
-from .runs import Chunk, Prediction, Proposal, Run, StoredLabelSet
+from .runs import ChannelResult, Chunk, Prediction, Proposal, Run, StoredLabelSet
 from .tags import ImageTag, Tag, TagAlias, TagCount, TagEdit
 from .watches import Watch
 from .workers import Worker
@@ -16,6 +16,7 @@ from .workers import Worker
 __all__ = [
     "ApiKey",
     "Channel",
+    "ChannelResult",
     "Chunk",
     "Collection",
     "ImageAsset",

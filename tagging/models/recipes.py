@@ -60,10 +60,23 @@ class Recipe(models.Model):
 
     class Combine(models.TextChoices):
         SINGLE = "single", "single channel"
+        UNION = "union", "union: what any channel says"
+        INTERSECTION = "intersection", "intersection: what all channels say"
+        VOTES = "votes", "votes: what enough channels say"
+        WEIGHTED = "weighted", "weighted by score and trust"
+        PRIORITY = "priority", "priority by category"
+        LLM_MERGE = "llm_merge", "merged by a language model"
+
+    class Order(models.TextChoices):
+        PARALLEL = "parallel", "parallel: all at once"
+        SEQUENTIAL = "sequential", "sequential: a later prompt sees what came before"
+        CASCADE = "cascade", "cascade: the next only where the last is unsure"
 
     key = models.CharField(max_length=64, unique=True, editable=False)
     name = models.CharField(max_length=160, blank=True)
-    combine = models.JSONField(default=dict, help_text='Combine rule, e.g. {"rule": "single"}.')
+    combine = models.JSONField(
+        default=dict, help_text='As `policy.combine.CombineSpec` validates it, e.g. {"rule": "single"}.'
+    )
     policy_version = models.ForeignKey(PolicyVersion, models.PROTECT, related_name="recipes")
     created_at = models.DateTimeField(auto_now_add=True)
     created_by = models.ForeignKey(
@@ -91,21 +104,42 @@ class Channel(models.Model):
     rewrite history.
     """
 
+    class Role(models.TextChoices):
+        ASKED = "asked", "asked about each image"
+        MERGE = "merge", "merges what the others said"
+
     recipe = models.ForeignKey(Recipe, models.CASCADE, related_name="channels")
     position = models.PositiveSmallIntegerField(default=0)
+    name = models.SlugField(
+        max_length=80,
+        default="",
+        blank=True,
+        help_text="Unique within the recipe: what its tags name as their source.",
+    )
+    role = models.CharField(max_length=8, choices=Role, default=Role.ASKED)
     adapter = models.ForeignKey(ModelAdapter, models.PROTECT, related_name="channels")
     adapter_config = models.JSONField(default=dict, help_text="kind, source, revision, device, quantization.")
     prompt_version = models.ForeignKey(PromptVersion, models.PROTECT, null=True, blank=True, related_name="channels")
     options = models.JSONField(default=dict)
+    variables = models.JSONField(default=dict, blank=True, help_text="Values of the prompt's free variables.")
 
     class Meta:
         ordering = ("recipe", "position")
-        constraints = [models.UniqueConstraint(fields=["recipe", "position"], name="channel_position")]
+        constraints = [
+            models.UniqueConstraint(fields=["recipe", "position"], name="channel_position"),
+            models.UniqueConstraint(fields=["recipe", "name"], name="channel_name"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.adapter.slug}" + (f" · {self.prompt_version}" if self.prompt_version else "")
 
+    @property
+    def source(self) -> str:
+        """What its tags name as their source."""
+        return self.name or self.adapter.slug
+
 
 def recipe_key(channels: list[dict[str, Any]], combine: dict[str, Any], policy_digest: str) -> str:
-    """sha256 of what a recipe is: channels (adapter config, prompt digest, options), combine rule, policy digest."""
+    """sha256 of what a recipe is: channels (adapter config, prompt digest, options; free variables where there are any,
+    names and roles where there are several channels), combine rule, policy digest."""
     return digest({"channels": channels, "combine": combine, "policy": policy_digest})

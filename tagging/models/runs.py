@@ -14,6 +14,12 @@ from .collections import Collection, ImageAsset
 from .recipes import PolicyVersion, Recipe
 
 
+class RunQuerySet(models.QuerySet["Run"]):
+    def listed(self) -> RunQuerySet:
+        """Runs that tag a collection: what lists of runs show, and what counts as seen."""
+        return self.filter(purpose=Run.Purpose.TAGGING)
+
+
 class Run(models.Model):
     """A recipe over a frozen list of images.
 
@@ -29,10 +35,27 @@ class Run(models.Model):
         DONE = "done", "done"
         FAILED = "failed", "failed"
 
+    class Purpose(models.TextChoices):
+        TAGGING = "tagging", "tagging"
+        TRIAL = "trial", "trial"
+        EXPERIMENT = "experiment", "experiment"
+
     recipe = models.ForeignKey(Recipe, models.PROTECT, related_name="runs")
     collection = models.ForeignKey(Collection, models.CASCADE, null=True, blank=True, related_name="runs")
     name = models.CharField(max_length=160, blank=True)
     state = models.CharField(max_length=10, choices=State, default=State.RUNNING)
+    purpose = models.CharField(
+        max_length=10,
+        choices=Purpose,
+        default=Purpose.TAGGING,
+        help_text="Trials of the workbench and runs of an experiment are left out of the lists of runs.",
+    )
+    sample = models.PositiveSmallIntegerField(
+        default=0, help_text="Which answer of several to the same question: part of the key of its predictions."
+    )
+    wordlists = models.JSONField(
+        default=dict, blank=True, help_text="Lists that its prompts write out: slug → the version that counts for it."
+    )
     priority = models.IntegerField(default=0)
     shown = models.BooleanField(default=True, help_text="Its proposals are shown for review as they come.")
     n_total = models.PositiveIntegerField(default=0)
@@ -49,9 +72,14 @@ class Run(models.Model):
 
     OPEN = (State.RUNNING, State.PAUSED)
 
+    objects = RunQuerySet.as_manager()
+
     class Meta:
         ordering = ("-id",)
-        indexes = [models.Index(fields=["state"], name="run_open", condition=Q(state__in=("running", "paused")))]
+        indexes = [
+            models.Index(fields=["state"], name="run_open", condition=Q(state__in=("running", "paused"))),
+            models.Index(fields=["purpose", "-id"], name="run_listed"),
+        ]
         constraints = [
             models.CheckConstraint(
                 condition=Q(state__in=("running", "paused")) | Q(finished_at__isnull=False), name="run_finished_at"
@@ -68,6 +96,9 @@ class Run(models.Model):
 class Chunk(models.Model):
     """A lease-able slice [lo, hi) of a run's frozen, ordered image list at one stage.
 
+    A recipe of one channel has the stage 0 only, which writes proposals. One of several has a stage per channel, which
+    writes ChannelResults, and a last one that combines them into proposals; a stage that needs what another one said
+    is waiting until the same slice of the stages before is done.
     `image_ids` is the slice itself: signed 64-bit integers, little-endian.
     Every write of a worker is fenced by `token`: it rises at each claim and release, so that a worker that lost its
     lease cannot write. `inflight` names the image that is being tried alone after a claim that died.
@@ -77,9 +108,12 @@ class Chunk(models.Model):
         PENDING = 0, "pending"
         LEASED = 1, "leased"
         DONE = 2, "done"
+        WAITING = 3, "waits for the stage before"
 
     run = models.ForeignKey(Run, models.CASCADE, related_name="chunks", db_index=False)
-    stage = models.PositiveSmallIntegerField(default=0, help_text="Position of the channel it computes.")
+    stage = models.PositiveSmallIntegerField(
+        default=0, help_text="Position of the channel it computes; the one after the last combines them."
+    )
     queue = models.CharField(max_length=32, default="gpu")
     model_key = models.CharField(
         max_length=64, help_text="What must be resident: hash of everything load() depends on."
@@ -98,6 +132,9 @@ class Chunk(models.Model):
     n_empty = models.PositiveIntegerField(default=0)
     n_error = models.PositiveIntegerField(default=0)
     n_cached = models.PositiveIntegerField(default=0, help_text="Of n_ok and n_empty, those found without inference.")
+    n_fallback = models.PositiveIntegerField(
+        default=0, help_text="Images whose merging model gave nothing usable: the weighted union stands instead."
+    )
     seconds = models.FloatField(default=0, help_text="Working time that its claims spent, loading left out.")
     touched_at = models.DateTimeField(null=True, blank=True, help_text="Last commit of results.")
 
@@ -193,7 +230,17 @@ class Proposal(models.Model):
     rating_score = models.FloatField(null=True, blank=True)
     error = models.TextField(blank=True)
     prediction = models.ForeignKey(
-        Prediction, models.SET_NULL, null=True, blank=True, related_name="proposals", help_text="Of the only channel."
+        Prediction,
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="proposals",
+        help_text="Of the only channel, or of the first that answered: ChannelResult has those of all.",
+    )
+    flags = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="What a person should know of how it came about, e.g. merge_fallback, truncated, failed:wd.",
     )
     policy_version = models.ForeignKey(
         PolicyVersion, models.SET_NULL, null=True, blank=True, related_name="+", db_index=False
@@ -212,3 +259,33 @@ class Proposal(models.Model):
 
     def __str__(self) -> str:
         return f"run {self.run_id}, image {self.image_id}: {self.state}"
+
+
+class ChannelResult(models.Model):
+    """What one channel of several said of one image in a run: its prediction, its error, or why it was not asked.
+
+    Runs of a single channel have none: their proposals name the prediction. The stage after the last channel is the
+    merging model of an `llm_merge` recipe.
+    """
+
+    class State(models.TextChoices):
+        OK = "ok", "ok"
+        EMPTY = "empty", "empty"
+        ERROR = "error", "error"
+        SKIPPED = "skipped", "not asked"
+
+    pk = models.CompositePrimaryKey("run_id", "stage", "image_id")
+    run = models.ForeignKey(Run, models.CASCADE, related_name="channel_results", db_index=False)
+    stage = models.PositiveSmallIntegerField(help_text="Position of the channel.")
+    image = models.ForeignKey(ImageAsset, models.CASCADE, related_name="channel_results")
+    state = models.CharField(max_length=8, choices=State)
+    prediction = models.ForeignKey(Prediction, models.SET_NULL, null=True, blank=True, related_name="channel_results")
+    note = models.TextField(blank=True, help_text="The error, or why the channel was not asked.")
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(state__in=("ok", "empty")) | ~Q(note=""), name="channelresult_note")
+        ]
+
+    def __str__(self) -> str:
+        return f"run {self.run_id}, image {self.image_id}, channel {self.stage}: {self.get_state_display()}"

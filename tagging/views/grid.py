@@ -106,7 +106,7 @@ def _count(collection: Collection, f: ImageFilter) -> HttpResponse:
     """How many match, and the run that is tagging them, if one is: asked for after the page is there."""
     n = count_upto(filtered(collection, f), COUNT_TO)
     text = f"more than {COUNT_TO:,} images" if n > COUNT_TO else f"{n:,} image{'' if n == 1 else 's'}"
-    run = Run.objects.filter(state=Run.State.RUNNING, collection=collection).order_by("-id").first()
+    run = Run.objects.listed().filter(state=Run.State.RUNNING, collection=collection).order_by("-id").first()
     if run is None:
         return HttpResponse(text)
     return HttpResponse(format_html('{} · <a href="{}">being tagged</a>', text, run.get_absolute_url()))
@@ -137,7 +137,7 @@ def facet_key(collection: Collection) -> str:
 
 def panel(collection: Collection, f: ImageFilter) -> dict[str, Any]:
     """What the filter's fields offer: the collection's runs and the ratings in use. A handful of queries, on demand."""
-    runs = list(Run.objects.filter(collection=collection).only("name").order_by("-id")[:RUNS])
+    runs = list(Run.objects.listed().filter(collection=collection).only("name").order_by("-id")[:RUNS])
     if f.run is not None and f.run not in {run.pk for run in runs}:
         runs += Run.objects.filter(pk=f.run).only("name")
     return {

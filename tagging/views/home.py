@@ -106,10 +106,13 @@ def shelves() -> list[Shelf]:
 def live_context() -> dict[str, Any]:
     """Open runs with their progress, open ingest jobs, fresh failures, and the workers: five queries at most."""
     runs = list(
-        Run.objects.filter(state__in=Run.OPEN).select_related("collection", "recipe").order_by("-priority", "id")
+        Run.objects.listed()
+        .filter(state__in=Run.OPEN)
+        .select_related("collection", "recipe")
+        .order_by("-priority", "id")
     )
     jobs = list(IngestJob.objects.filter(state__in=IngestJob.OPEN).select_related("collection").order_by("id"))
-    failed = Run.objects.filter(state=Run.State.FAILED, finished_at__gte=timezone.now() - FRESH)
+    failed = Run.objects.listed().filter(state=Run.State.FAILED, finished_at__gte=timezone.now() - FRESH)
     stations = workers()
     running = [r for r in runs if r.state == Run.State.RUNNING]
     return {

@@ -166,7 +166,9 @@ def tags(request: Request, pk: int) -> HttpResponseBase:
 def more(request: Request, pk: int) -> HttpResponseBase:
     """What is known about the image: the file, what each run proposed, who changed what."""
     image = _image(pk)
-    proposals = list(image.proposals.select_related("run").order_by("-run_id")[:20])
+    proposals = list(
+        image.proposals.exclude(run__purpose=Run.Purpose.TRIAL).select_related("run").order_by("-run_id")[:20]
+    )
     channels: dict[int, list[Channel]] = {}
     recipes = {proposal.run.recipe_id for proposal in proposals}
     for channel in Channel.objects.filter(recipe__in=recipes).select_related("adapter", "prompt_version__prompt"):

@@ -30,11 +30,15 @@ SHOWN_FAILURES = 8  # pictures beside one error text
 # -- the list ----------------------------------------------------------------------------------------------------------
 @needs("read")
 def runs(request: Request) -> HttpResponse:
-    """All runs, newest first, by state and collection; rows that move are polled."""
+    """Runs, newest first, by state, collection and purpose (tagging unless another is asked for); rows that move are
+    polled."""
     state = request.GET.get("state", "")
     if state and state not in Run.State.values:
         return _bad(request, f"state: {state!r} is none of {', '.join(Run.State.values)}.")
-    found = Run.objects.select_related("collection", "recipe").order_by("-id")
+    purpose = request.GET.get("purpose", Run.Purpose.TAGGING)
+    if purpose not in Run.Purpose.values:
+        return _bad(request, f"purpose: {purpose!r} is none of {', '.join(Run.Purpose.values)}.")
+    found = Run.objects.filter(purpose=purpose).select_related("collection", "recipe").order_by("-id")
     if state:
         found = found.filter(state=state)
     slug = request.GET.get("collection", "")
@@ -59,6 +63,7 @@ def runs(request: Request) -> HttpResponse:
         "here": request.GET.urlencode(),
         "state": state,
         "states": Run.State.choices,
+        "purpose": purpose if purpose != Run.Purpose.TAGGING else "",
         "collection": collection,
         "may_curate": may(request.user, "curate"),
     }

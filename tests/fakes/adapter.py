@@ -6,11 +6,13 @@ by the folder it returns, to processes that have it on their PYTHONPATH.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import ClassVar, cast
@@ -153,6 +155,75 @@ class Fake(Adapter):
         return {"general": cast(Fake.Options, options).threshold}
 
 
+class Talker(Fake):
+    """Takes a prompt and answers in text: `says`, with {name}, {prompt}, {system}, {schema} and {sample} filled in."""
+
+    key = "fake-talker"
+    label = "Fake talker"
+    capabilities = Capabilities(
+        outputs=frozenset({"tags", "caption"}), prompt=True, system=True, structured_output=True, seed=True
+    )
+
+    class Options(Fake.Options):
+        says: str = "red {name}, {name}"
+        silent: tuple[str, ...] = Field((), json_schema_extra=HOW, description="Images that get an empty answer.")
+        truncated: tuple[str, ...] = Field((), json_schema_extra=HOW)
+        stubborn: tuple[str, ...] = Field((), json_schema_extra=HOW, description="Images that never get JSON.")
+        garbled: tuple[str, ...] = Field((), json_schema_extra=HOW, description="... not at the first attempt.")
+        cut: tuple[int, ...] = Field((), json_schema_extra=HOW, description="Samples without an answer.")
+
+    def identity(self) -> dict[str, object]:
+        return {"model": self.key, "variant": self.own.variant}
+
+    @property
+    def label_set(self) -> None:
+        return None
+
+    def prepare(self, image: ImageInput, request: Request) -> tuple[str, Request]:
+        return super().prepare(image, request), request
+
+    def infer(self, batch, request: Request) -> Iterator[Reply | AdapterError]:
+        o = cast(Talker.Options, request.options)
+        for (name, asked), reply in zip(batch, super().infer([name for name, _ in batch], request), strict=True):
+            yield reply if isinstance(reply, AdapterError) else self._reply(name, asked, o)
+
+    def _reply(self, name: str, asked: Request, o: Talker.Options) -> Reply:
+        text = "" if name in o.silent or asked.sample in o.cut else o.says
+        if name in o.stubborn or (name in o.garbled and "could not be used" not in asked.prompt):
+            text = "I would rather not."
+        for word, value in (
+            ("{prompt}", asked.prompt),
+            ("{system}", asked.system),
+            ("{schema}", json.dumps(asked.schema)),
+            ("{sample}", str(asked.sample)),
+            ("{name}", name),
+        ):
+            text = text.replace(word, value)
+        cut = name in o.truncated
+        return Reply(
+            text=text,
+            tokens_in=len(asked.prompt),
+            tokens_out=len(text),
+            finish_reason="length" if cut else "stop",
+            flags=("truncated",) if cut else (),
+        )
+
+    @classmethod
+    def thresholds(cls, labels, probabilities, options) -> dict[str, float]:
+        return {}
+
+
+class Remote(Talker):
+    """The same, served by the cluster of remote endpoints."""
+
+    key = "fake-remote"
+    label = "Fake remote"
+    capabilities = replace(Talker.capabilities, queue="io")
+
+
+KINDS = {kind.key: kind for kind in (Fake, Talker, Remote)}
+
+
 @cache
 def label_set(n: int) -> LabelSet:
     """label 0 … label n-1; the last tenth are parents of the others."""
@@ -191,5 +262,6 @@ def install(folder: Path) -> Path:
     info = folder / "iwtag_fake-1.dist-info"
     info.mkdir(parents=True, exist_ok=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: iwtag-fake\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[iwtag.adapters]\nfake = tests.fakes.adapter:Fake\n")
+    points = "".join(f"{key} = tests.fakes.adapter:{kind.__name__}\n" for key, kind in KINDS.items())
+    (info / "entry_points.txt").write_text(f"[iwtag.adapters]\n{points}")
     return folder
