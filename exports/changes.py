@@ -15,7 +15,7 @@ from .xmp.merge import Kind, compare_key
 #: Where the fields disagree (a person had put the word into one of them), the first of these is what is shown.
 _ORDER: dict[str, int] = {"removed": 0, "added": 1, "withheld": 2, "kept": 3}
 _WINS: dict[str, int] = {"added": 0, "withheld": 1, "removed": 2, "kept": 3}
-_SEPARATOR = {"lr:hierarchicalSubject": "|", "mediapro:CatalogSets": "|"}
+_SEPARATOR = {"lr:hierarchicalSubject": "|", "mediapro:CatalogSets": "|", "acdsee:categories": "|"}
 _PATHS = ("digiKam:TagsList", "MicrosoftPhoto:LastKeywordXMP", *_SEPARATOR)
 _LOOK_ALIKES = str.maketrans({"\uff5c": "|", "\u2215": "/"})
 

@@ -6,13 +6,13 @@ back every byte. Formats that hold their pixels by offsets, and those that camer
 
 from __future__ import annotations
 
-import hashlib
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import PurePath
+from typing import Any
 
 from django.core.files.storage import default_storage
 from PIL import Image
@@ -21,8 +21,9 @@ from tagging.imaging import load, storing, thumbnails
 from tagging.models import ImageAsset
 from tagging.models.collections import thumbnail_name
 
+from . import older
 from .safe_write import Seen, WriteRefused
-from .xmp import containers, splicing
+from .xmp import containers, exif, iptc, splicing
 from .xmp.containers import Container
 from .xmp.packet import Refused
 
@@ -36,9 +37,6 @@ _FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "png":
 _OURS = re.compile(
     rb":(subject|hierarchicalSubject|TagsList|LastKeywordXMP|CatalogSets|description|ImageDescription|Rating|Label)\b"
 )
-_IMAGE_DESCRIPTION = 270  # EXIF
-_IPTC, _IPTC_DIGEST = 0x0404, 0x0425  # Photoshop image resources
-_KEYWORDS, _CAPTION = b"\x1c\x02\x19", b"\x1c\x02\x78"  # IPTC-IIM datasets 2:25 and 2:120
 _ONLY = "only JPEG, PNG and WebP are written to"
 
 
@@ -61,49 +59,49 @@ def opened(name: str, data: bytes) -> Container:
     return container
 
 
-def described(container: Container, data: bytes) -> dict[str, str]:
-    """What `verify` needs to know of the file before."""
-    return {"format": container.format, "payload": container.payload.digest(data)}
+def described(container: Container, data: bytes, *, with_older: bool = False) -> dict[str, str]:
+    """What `verify` needs to know of the file before. `with_older`: IPTC or EXIF are written too."""
+    if not with_older:
+        return {"format": container.format, "payload": container.payload.digest(data)}
+    return {"format": container.format, "payload": container.older.digest(data), "rest": older.rest(data)}
 
 
-def notes(data: bytes, *, caption: bool) -> list[str]:
+def notes(container: Container, *, caption: bool) -> list[str]:
     """What a person should know of the older fields that stay as they are: where they win over XMP by the rules of the
     Metadata Working Group. `caption`: one is to be written."""
-    try:
-        with Image.open(BytesIO(data)) as image:
-            described = str(image.getexif().get(_IMAGE_DESCRIPTION) or "").strip("\0 ")
-            found_there = image.info.get("photoshop")
-    except Exception:  # Pillow raises anything on odd Exif; these are hints only, and the decoder has the say later
-        return []
     found = []
-    if caption and described:
-        found.append("the EXIF description stays as it is, and many programs show it instead of the caption")
-    resources: dict[int, bytes] = found_there if isinstance(found_there, dict) else {}
-    iptc = resources.get(_IPTC, b"")
-    if any(dataset in iptc for dataset in (_KEYWORDS, _CAPTION)):
-        digest = resources.get(_IPTC_DIGEST)
-        if digest and digest != hashlib.md5(iptc, usedforsecurity=False).digest():
+    try:
+        if caption and exif.description(container.exif):
+            found.append("the EXIF description stays as it is, and many programs show it instead of the caption")
+        there = iptc.Iptc(container.iptc)
+    except Refused:  # these are hints only
+        return found
+    if there.keywords or there.caption:
+        if there.newer:
             found.append("its IPTC keywords and caption are newer than its XMP was, and programs read them instead")
         else:
             found.append("its IPTC keywords and caption stay as they are: programs that read only IPTC see those")
     return found
 
 
-def build(before: bytes, packet: bytes) -> bytes:
-    """The image with that packet in it. Raises Refused, also for an image that cannot be decoded whole."""
+def build(before: bytes, packet: bytes, fields: Mapping[str, Any]) -> bytes:
+    """The image with that packet in it, and with what `fields` (as of an entry) say of IPTC and EXIF. Raises Refused,
+    also for an image that cannot be decoded whole."""
     try:
         load.open_image(before, srgb=False)
     except load.ImageProblem as e:
         raise Refused(f"it cannot be read as a picture: {e}") from None
-    return containers.write_xmp(before, packet)
+    container = containers.opened(before)
+    return splicing.splice(before, container.edits(packet, **older.blocks(container, fields)))
 
 
-def backup(before: bytes, after: bytes) -> bytes:
+def backup(before: bytes, after: bytes, fields: Mapping[str, Any]) -> bytes:
     """What brings `before` back from `after`, tried out. Raises Refused when it would not."""
     packet = containers.read_xmp(after)
     if packet is None:
         raise Refused("the new content has no XMP")
-    edits = splicing.inverse(before, containers.opened(before).edits(packet))
+    container = containers.opened(before)
+    edits = splicing.inverse(before, container.edits(packet, **older.blocks(container, fields)))
     if splicing.splice(after, edits) != before:
         raise Refused("its old content could not be brought back")
     return splicing.pack(edits)
@@ -114,10 +112,13 @@ def restore(now: bytes, packed: bytes) -> bytes:
     return splicing.splice(now, splicing.unpack(packed))
 
 
-def packet_read_back(data: bytes, payload: str) -> bytes:
-    """The packet as Pillow finds it in the new content. Raises WriteRefused when anything but the packet changed."""
+def packet_read_back(data: bytes, said: Mapping[str, str]) -> bytes:
+    """The packet as Pillow finds it in the new content. `said` is `described` of the file before: raises WriteRefused
+    when anything but the packet, and what was to change in IPTC and EXIF, changed."""
     try:
-        if containers.payload_digest(data) != payload:
+        if containers.payload_digest(data, older="rest" in said) != said["payload"]:
+            raise WriteRefused("the new content does not read back: more than the metadata would change")
+        if "rest" in said and older.rest(data) != said["rest"]:
             raise WriteRefused("the new content does not read back: more than the metadata would change")
         with Image.open(BytesIO(data)) as image:
             if image.format == "PNG":

@@ -22,7 +22,7 @@ from tagging.filters import ImageFilter
 from tagging.forms import messages_of
 from tagging.models import Collection
 
-from . import actions, changes, ledger
+from . import actions, changes, ledger, undoing
 from .exporters.base import ExportError, ExportOptions
 from .exporters.sidecars import SidecarExporter
 from .models import ExportEntry, ExportJob
@@ -186,7 +186,7 @@ def undo_entries(job: ExportJob, ids: Iterable[int]) -> tuple[int, list[str]]:
     wanted = list(ids)
     if len(wanted) > AT_ONCE:
         raise NotNow(f"At most {AT_ONCE} files at once; undo the whole export instead.")
-    done = ledger.undo(job.entries.filter(pk__in=wanted))
+    done = undoing.undo(job.entries.filter(pk__in=wanted))
     refresh(job)
     if done[0] and not job.entries.filter(state=EntryState.DONE).exists():
         ExportJob.objects.filter(pk=job.pk, state__in=(State.DONE, State.CANCELLED, State.FAILED)).update(
@@ -315,7 +315,7 @@ def _undo(job: ExportJob) -> None:
     if recipe is not None:
         written = written.filter(recipe_id=recipe)
     actions.report(job, n_total=written.count(), n_rows=0)
-    for _ in _batches(job, written, ledger.undo, newest_first=True):
+    for _ in _batches(job, written, undoing.undo, newest_first=True):
         pass
     refresh(job)
     left = job.entries.filter(state=EntryState.DONE).exists()

@@ -17,12 +17,12 @@ from xml.etree import ElementTree
 from django.db import connection, transaction
 from django.utils import timezone
 
-from . import embedded, safe_write
+from . import embedded, older, safe_write
 from .embedded import Moved
 from .models import ExportEntry, ExportJob
+from .older import Older, Which
 from .safe_write import Seen, WriteRefused
-from .xmp import containers, fields
-from .xmp.merge import compare_key
+from .xmp import acdsee, containers, fields
 from .xmp.packet import Packet, Property, Refused
 
 State, Action = ExportEntry.State, ExportEntry.Action
@@ -43,11 +43,12 @@ def plan_sidecar(
     style: fields.Style,
     *,
     embed: bool = False,
+    which: Which = "leave",
 ) -> ExportEntry | None:
     """The entry (not saved, without job and image) for one sidecar; None when the file already says it all.
 
-    With `embed` the target is an image, which holds the packet. A file that must be left alone gives an entry with
-    action `refuse` and the reason.
+    With `embed` the target is an image, which holds the packet; `which` says what its IPTC and EXIF get. A file that
+    must be left alone gives an entry with action `refuse` and the reason.
     """
     entry = ExportEntry(target=str(target), action=Action.UPDATE)
     try:
@@ -56,25 +57,32 @@ def plan_sidecar(
         image = embedded.opened(target.name, data) if embed else None
         text = image.packet if image else data
         planned = fields.plan(Packet(text) if text else Packet.new(), wanted, last, style)
+        old = Older(image, planned, wanted, last, style, which) if image and which != "leave" else None
     except (Refused, WriteRefused, fields.UnwritableWord) as e:
         return refused(target, str(e))
     except OSError as e:
         return refused(target, f"cannot be read: {e.strerror or e}")
-    if not planned.changed:
+    if not planned.changed and not (old and old.described):
         return None
     entry.action = Action.UPDATE if seen else Action.CREATE
     entry.seen = [seen.size, seen.mtime_ns, seen.inode] if seen else None
     entry.sha_before = sha256(data) if seen else ""
     entry.fields = _describe(planned)
     entry.written = planned.written
-    entry.notes = planned.notes
+    entry.notes = list(planned.notes)
     if image:
+        packet = build(image.packet or b"", entry.fields)
+        if old is None:
+            entry.notes += embedded.notes(image, caption=str(fields.DESCRIPTION) in entry.fields)
+        else:
+            entry.fields |= old.described
+            entry.written = {**entry.written, **old.written}
+            entry.notes += old.notes
         try:  # will it fit?
-            image.edits(build(image.packet or b"", entry.fields))
+            image.edits(packet, **older.blocks(image, entry.fields))
         except Refused as e:
             return refused(target, str(e))
-        entry.fields[embedded.FIELD] = embedded.described(image, data)
-        entry.notes = [*planned.notes, *embedded.notes(data, caption=str(fields.DESCRIPTION) in entry.fields)]
+        entry.fields[embedded.FIELD] = embedded.described(image, data, with_older=bool(older.of(entry.fields)))
     return entry
 
 
@@ -137,7 +145,7 @@ def _apply(entries: Sequence[ExportEntry], fsync: bool) -> None:
         try:
             before = _bytes_as_planned(entry)
             after = build(before, entry.fields)
-            old = embedded.backup(before, after) if embedded.FIELD in entry.fields else before
+            old = embedded.backup(before, after, entry.fields) if embedded.FIELD in entry.fields else before
         except (WriteRefused, Refused) as e:
             entry.state, entry.error = State.SKIPPED, str(e)
             continue
@@ -145,18 +153,18 @@ def _apply(entries: Sequence[ExportEntry], fsync: bool) -> None:
         entry.sha_after = sha256(after)
         entry.state = State.WRITING
         ready.append((entry, after))
-    _save(entries, backups=True)
+    save(entries, backups=True)
     moves = []
     for entry, data in ready:
         try:
             new = safe_write.replace(
-                Path(entry.target), data, seen=_seen(entry), verify=_verifier(entry), fsync=fsync, mark=_mark(entry)
+                Path(entry.target), data, seen=_seen(entry), verify=_verifier(entry), fsync=fsync, mark=mark(entry)
             )
             entry.state = State.DONE
-            moves += _moved(entry, entry.sha_before, entry.sha_after, new)
+            moves += moved(entry, entry.sha_before, entry.sha_after, new)
         except WriteRefused as e:
             entry.state, entry.error = State.FAILED, str(e)
-    _save([entry for entry, _ in ready], moves)
+    save([entry for entry, _ in ready], moves)
 
 
 def build(before: bytes, described: Mapping[str, Any]) -> bytes:
@@ -164,21 +172,17 @@ def build(before: bytes, described: Mapping[str, Any]) -> bytes:
     if TEXT in described:
         return str(described[TEXT]["after"]).encode()
     if embedded.FIELD in described:
-        text = build(containers.read_xmp(before) or b"", _without(described))
-        return embedded.build(before, text)
+        text = build(containers.read_xmp(before) or b"", without(described))
+        return embedded.build(before, text, described)
     packet = Packet(before) if before else Packet.new()
     for name, what in described.items():
-        prop = _property(name)
+        prop = property_named(name)
         if "words" in what:
-            packet.set_array(prop, what["words"], what["kind"])
+            fields.set_words(packet, prop, what["words"], what["kind"])
         elif "structs" in what:
             packet.set_structs(prop, what["structs"])
-        elif "after" not in what:
-            continue
-        elif prop in (fields.RATING, fields.LABEL):
-            packet.set_plain(prop, what["after"])
-        else:
-            packet.set_text(prop, what["after"])
+        elif "after" in what:
+            fields.set_text(packet, prop, what["after"])
     return packet.to_bytes()
 
 
@@ -187,19 +191,27 @@ def verify(data: bytes, described: Mapping[str, Any]) -> None:
     if TEXT in described:
         return  # compared byte by byte already
     if image := described.get(embedded.FIELD):
-        verify(embedded.packet_read_back(data, image["payload"]), _without(described))
+        verify(embedded.packet_read_back(data, image), without(described))
+        older.verify(data, described)
         return
     try:
         root = ElementTree.fromstring(data)
     except ElementTree.ParseError as e:
         raise WriteRefused(f"the new content does not read back: {e}") from None
     for name, what in described.items():
-        prop = _property(name)
+        prop = property_named(name)
         if "structs" in what:
             if len(root.findall(f".//{prop.qname}/{_RDF}Bag/{_RDF}li")) != len(what["structs"]):
                 raise WriteRefused(f"the new content does not read back: {name}")
             continue
         if "words" not in what:
+            continue
+        if what["kind"] == "XML":
+            holder = next(root.iterfind(f".//{prop.qname}"), None)
+            said = next((e.get(prop.qname) for e in root.iter() if e.get(prop.qname)), None)
+            found = acdsee.paths(said or ("".join(holder.itertext()) if holder is not None else ""))
+            if sorted(found) != sorted(what["words"]):  # a document of levels keeps them together
+                raise WriteRefused(f"the new content does not read back: {name} would be {found!r}")
             continue
         found = [li.text or "" for li in root.iterfind(f".//{prop.qname}/{_RDF}{what['kind']}/{_RDF}li")]
         if found != what["words"]:
@@ -210,12 +222,12 @@ def _verifier(entry: ExportEntry) -> Callable[[bytes], None]:
     return lambda data: verify(data, entry.fields)
 
 
-def _without(described: Mapping[str, Any]) -> dict[str, Any]:
-    """What is written into the packet, without that the packet is in an image."""
-    return {name: what for name, what in described.items() if name != embedded.FIELD}
+def without(described: Mapping[str, Any]) -> dict[str, Any]:
+    """What is written into the packet, without what goes beside it in an image."""
+    return {n: what for n, what in described.items() if n != embedded.FIELD and n not in older.NAMES}
 
 
-def _moved(entry: ExportEntry, before: str, after: str, seen: Seen) -> list[Moved]:
+def moved(entry: ExportEntry, before: str, after: str, seen: Seen) -> list[Moved]:
     """What the tables must follow: nothing for a sidecar."""
     if embedded.FIELD not in entry.fields or entry.image_id is None or before == after:
         return []
@@ -237,7 +249,7 @@ def _bytes_as_planned(entry: ExportEntry) -> bytes:
     return data
 
 
-def _mark(entry: ExportEntry) -> str:
+def mark(entry: ExportEntry) -> str:
     """In the names of temp files, so that a job sweeps only its own."""
     return f"{entry.job_id}-"
 
@@ -246,7 +258,7 @@ def _seen(entry: ExportEntry) -> Seen | None:
     return Seen(*entry.seen) if entry.seen else None
 
 
-def _save(entries: Iterable[ExportEntry], moves: Sequence[Moved] = (), *, backups: bool = False) -> None:
+def save(entries: Iterable[ExportEntry], moves: Sequence[Moved] = (), *, backups: bool = False) -> None:
     """One transaction with plain statements: bulk_update costs more than writing the files."""
     now = timezone.now()
     rows = list(entries)
@@ -274,16 +286,16 @@ _PROPERTIES = {
         fields.TAGS_LIST,
         fields.LAST_KEYWORD,
         fields.CATALOG_SETS,
+        fields.CATEGORIES,
         fields.DESCRIPTION,
         fields.IMAGE_DESCRIPTION,
-        fields.RATING,
-        fields.LABEL,
+        *fields.PLAIN,
         fields.DETAILS,
     )
 }
 
 
-def _property(name: str) -> Property:
+def property_named(name: str) -> Property:
     return _PROPERTIES[name]
 
 
@@ -301,7 +313,7 @@ def settle(job: ExportJob | None = None) -> int:
     moves = []
     for entry in entries:
         path = Path(entry.target)
-        folders.add((path.parent, _mark(entry)))
+        folders.add((path.parent, mark(entry)))
         try:
             stat = path.stat()
             now = sha256(path.read_bytes())
@@ -313,124 +325,13 @@ def settle(job: ExportJob | None = None) -> int:
         if now and now == entry.sha_after:
             entry.state = State.DONE
             seen = Seen(stat.st_size, stat.st_mtime_ns, stat.st_ino)
-            moves += _moved(entry, entry.sha_before, now, seen)
+            moves += moved(entry, entry.sha_before, now, seen)
         elif now == entry.sha_before:
             entry.state = State.PLANNED
         else:
             entry.state = State.FAILED
             entry.error = "interrupted, and changed by another program since: look at the file"
-    _save(entries, moves)
-    for folder, mark in folders:
-        safe_write.sweep(folder, mark)
+    save(entries, moves)
+    for folder, ours in folders:
+        safe_write.sweep(folder, ours)
     return len(entries)
-
-
-# -- undo -------------------------------------------------------------------------------------------------------------
-def undo(entries: Iterable[ExportEntry], *, fsync: bool = True) -> tuple[int, list[str]]:
-    """Take written entries back, newest first; (how many, what could not be undone and why).
-
-    Where the file is what we left, its old bytes come back exactly (a file we made goes). Where somebody wrote since,
-    only our words are taken out and theirs stay. An undo that was interrupted may be done again. Give it some dozens
-    at a time: their rows are committed together at the end.
-    """
-    touched: list[ExportEntry] = []
-    among_others: list[ExportEntry] = []
-    moves: list[Moved] = []
-    problems = []
-    for entry in sorted(entries, key=lambda e: -e.pk):
-        if entry.state != State.DONE:
-            continue
-        touched.append(entry)
-        try:
-            exact = _undo_one(entry, fsync, moves)
-        except (WriteRefused, Refused) as e:
-            entry.error = f"not undone: {e}"
-            problems.append(f"{entry.target}: {e}")
-            continue
-        entry.state, entry.error = State.UNDONE, ""
-        if not exact:
-            among_others.append(entry)
-    _save(touched, moves)
-    _disown(among_others)
-    return len(touched) - len(problems), problems
-
-
-def _disown(undone: Sequence[ExportEntry]) -> None:
-    """Words that an undo took out below a newer export of ours are no longer that one's: else the next export would
-    think that a person had removed them."""
-    newer = ExportEntry.objects.filter(target__in=[e.target for e in undone], state=State.DONE)
-    by_target: dict[str, list[ExportEntry]] = {}
-    for row in newer if undone else ():
-        by_target.setdefault(row.target, []).append(row)
-    for entry in undone:
-        for row in by_target.get(entry.target, ()):
-            for name, what in entry.fields.items():
-                gone = {compare_key(w) for w, kind, _ in what.get("changes", ()) if kind == "added"}
-                row.written[name] = [w for w in row.written.get(name, ()) if compare_key(w) not in gone]
-            row.save(update_fields=["written"])
-
-
-def _undo_one(entry: ExportEntry, fsync: bool, moves: list[Moved]) -> bool:
-    """True when the file is as it was before the entry, False when others' work stays in it."""
-    path = Path(entry.target)
-    seen = Seen.of(path)
-    if seen is None:
-        return True  # taken away by someone: nothing of ours is left there
-    try:
-        now = path.read_bytes()
-    except OSError as e:
-        raise WriteRefused(f"cannot be read: {e.strerror or e}") from None
-    if entry.seen and sha256(now) == entry.sha_before:
-        moves += _moved(entry, entry.sha_after, entry.sha_before, seen)
-        return True  # undone before an interruption, or by hand
-    if sha256(now) == entry.sha_after:
-        if entry.action == Action.CREATE:
-            safe_write.remove(path, seen=seen, fsync=fsync)
-        else:
-            old = zlib.decompress(bytes(entry.backup or b""))
-            if embedded.FIELD in entry.fields:
-                old = embedded.restore(now, old)
-            if sha256(old) != entry.sha_before:
-                raise WriteRefused("the backup is damaged")
-            new = safe_write.replace(path, old, seen=seen, fsync=fsync, mark=_mark(entry))
-            moves += _moved(entry, entry.sha_after, entry.sha_before, new)
-        return True
-    described: dict[str, Any] = {}
-    if embedded.FIELD in entry.fields:
-        described = {embedded.FIELD: embedded.described(embedded.opened(path.name, now), now)}
-    data = _without_ours(now, entry)
-    if data != now:
-        new = safe_write.replace(
-            path, data, seen=seen, verify=lambda written: verify(written, described), fsync=fsync, mark=_mark(entry)
-        )
-        moves += _moved(entry, sha256(now), sha256(data), new)
-    return False
-
-
-def _without_ours(now: bytes, entry: ExportEntry) -> bytes:
-    """The content that others edited since, with what this entry added taken out and what it removed put back."""
-    if TEXT in entry.fields:
-        raise WriteRefused("edited by someone since iwtag wrote it; their text stays")
-    in_image = embedded.FIELD in entry.fields
-    text = containers.read_xmp(now) if in_image else now
-    if text is None:
-        return now  # someone took all metadata out of the image
-    packet = Packet(text)
-    for name, what in _without(entry.fields).items():
-        prop = _property(name)
-        if "words" in what:
-            added = {compare_key(w) for w, kind, _ in what["changes"] if kind == "added"}
-            removed = [w for w, kind, _ in what["changes"] if kind == "removed"]
-            words = [w for w in packet.values(prop) or [] if compare_key(w) not in added]
-            there = {compare_key(w) for w in words}
-            packet.set_array(prop, words + [w for w in removed if compare_key(w) not in there], what["kind"])
-        elif "structs" in what:
-            if packet.structs(prop) == what["structs"]:
-                packet.set_structs(prop, what["structs_before"])
-        elif "after" in what and packet.text(prop) == what["after"]:
-            setter = packet.set_plain if prop in (fields.RATING, fields.LABEL) else packet.set_text
-            setter(prop, what["before"])
-    new = packet.to_bytes()
-    if not in_image:
-        return new
-    return now if new == text else embedded.build(now, new)

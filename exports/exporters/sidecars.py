@@ -14,6 +14,7 @@ from tagging.models import Collection, ImageAsset, Tag
 
 from .. import embedded, ledger
 from ..models import ExportEntry
+from ..older import Which
 from ..xmp import fields, naming
 from ..xmp.merge import Mode
 from .base import ExportError, ExportOptions, Selection
@@ -21,6 +22,7 @@ from .origins import Origins
 from .reading import ImageRow, Source, tag_of
 
 FOLDERS_KEPT = 32
+_STARS = frozenset("12345")
 AT_ONCE = 64  # images planned between two looks at whether the job still stands
 
 
@@ -108,6 +110,26 @@ class SidecarOptions(ExportOptions):
         False,
         title="Into the images themselves (JPEG, PNG, WebP)",
         description=embedded.WARNING + " Other formats, RAW first of all, get sidecars as ever.",
+    )
+    older: Which = Field(
+        "present",
+        title="IPTC and EXIF in those images",
+        description="Many programs read these older fields first: while they say other words, yours stay unseen. "
+        "Others' words in them are kept, and everything is undone together.",
+        json_schema_extra={
+            "advanced": True,
+            "labels": {
+                "present": "bring up to date what is there",
+                "always": "write them too where there are none (JPEG)",
+                "leave": "leave them as they are",
+            },
+        },
+    )
+    stars: bool = Field(
+        False,
+        title="Write stars as xmp:Rating",
+        description="Images whose rating is a number from 1 to 5. Another program's stars are never replaced.",
+        json_schema_extra={"advanced": True},
     )
     label: bool = Field(
         False,
@@ -238,7 +260,14 @@ class SidecarExporter:
         wanted = self._wanted(record)
         targets, warning = place.targets, place.warning
         if place.image is not None:
-            entry = ledger.plan_sidecar(place.image, wanted, last.get(str(place.image), {}), self._style, embed=True)
+            entry = ledger.plan_sidecar(
+                place.image,
+                wanted,
+                last.get(str(place.image), {}),
+                self._style,
+                embed=True,
+                which=self.options.older,
+            )
             if entry and entry.action == ExportEntry.Action.REFUSE:
                 warning = f"not embedded: {entry.error}"
             else:
@@ -271,7 +300,8 @@ class SidecarExporter:
         return fields.Wanted(
             tuple(fields.Keyword(path) for tag in ids if (path := self._ancestry.path(tag))),
             caption=caption if self.options.captions else None,
-            label=first.rating or None if self.options.label else None,
+            rating=int(first.rating) if self.options.stars and first.rating in _STARS else None,
+            label=first.rating or None if self.options.label and first.rating not in _STARS else None,
             details=tuple(details.values()) if self.options.details else None,
         )
 

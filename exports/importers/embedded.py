@@ -17,6 +17,7 @@ from pydantic import Field
 
 from tagging.models import Collection, ImageAsset
 
+from ..xmp.exif import BOILERPLATE
 from ..xmp.packet import Packet, Refused
 from . import keywords
 from .base import ImportOptions, Item, Word, words_from
@@ -28,26 +29,6 @@ _DESCRIPTION, _RATING, _XP_KEYWORDS, _XP_COMMENT = 0x10E, 0x4746, 0x9C9E, 0x9C9C
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 _IPTC, _IPTC_DIGEST = 0x0404, 0x0425
 _UTF8 = b"\x1b%G"
-#: What cameras write into ImageDescription of every picture.
-_BOILERPLATE = frozenset(
-    [
-        "olympus digital camera",
-        "sony dsc",
-        "konica minolta digital camera",
-        "minolta digital camera",
-        "kodak digital still camera",
-        "samsung digital camera",
-        "digital camera",
-        "exif_jpeg_picture",
-        "exif_jpeg_420",
-        "default",
-        "picture",
-        "cof",
-        "hdr",
-        "mde",
-        "rptnb",
-    ]
-)
 
 
 class EmbeddedOptions(ImportOptions):
@@ -155,7 +136,7 @@ class Embedded:
         text = self.exif.get(_DESCRIPTION)
         text = _decoded(text, utf8=True) if isinstance(text, bytes) else str(text or "")
         text = text.strip("\x00 \t\r\n")
-        if text and text.casefold() not in _BOILERPLATE and not text.upper().startswith("DCIM\\"):
+        if text and text.casefold() not in BOILERPLATE and not text.upper().startswith("DCIM\\"):
             return text
         comment = self.exif.get_ifd(_EXIF_IFD).get(_USER_COMMENT, b"")
         if isinstance(comment, bytes) and comment.startswith(b"ASCII\x00\x00\x00"):

@@ -28,14 +28,19 @@ __all__ = ["Container", "Edit", "Refused", "inverse", "opened", "payload_digest"
 class Container:
     """A file taken apart: its packet, and how to make the edits that put another one in.
 
-    `payload` names all bytes that are neither the packet nor its book-keeping. `extended` is the second part of a
+    `edits(packet)`, for a JPEG also `edits(packet, exif=block, iptc=resources)`, for PNG and WebP `exif` where there is
+    one. `payload` names all bytes that are neither the packet nor its book-keeping, `older` those that are not EXIF or
+    IPTC either. `exif` is the EXIF block, `iptc` the Photoshop resources of a JPEG. `extended` is the second part of a
     packet that a JPEG did not hold in one piece. `signed`: a C2PA manifest vouches for the bytes as they are.
     """
 
     format: str
     packet: bytes | None
-    edits: Callable[[bytes], list[Edit]]
+    edits: Callable[..., list[Edit]]
     payload: Payload
+    older: Payload
+    exif: bytes | None = None
+    iptc: bytes | None = None
     extended: bytes = b""
     signed: bool = False
 
@@ -44,7 +49,17 @@ def opened(data: bytes) -> Container:
     """Take a file apart. Raises Refused for what is no JPEG, PNG or WebP and for what cannot be spliced safely."""
     if data.startswith(b"\xff\xd8\xff"):
         found = jpeg.read(data)
-        return Container("JPEG", found.packet, found.edits, found.payload, found.extended, found.signed)
+        return Container(
+            "JPEG",
+            found.packet,
+            found.edits,
+            found.payload,
+            found.older,
+            found.exif,
+            found.iptc,
+            found.extended,
+            found.signed,
+        )
     if data.startswith(PNG_START):
         return _png(data)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -62,12 +77,14 @@ def write_xmp(data: bytes, packet: bytes) -> bytes:
     return splice(data, opened(data).edits(packet))
 
 
-def payload_digest(data: bytes) -> str:
+def payload_digest(data: bytes, *, older: bool = False) -> str:
     """SHA-256 of everything but the XMP packet and the sizes and flags that go with it: pixels and all other metadata.
+    With `older` EXIF and IPTC are left out too.
 
     Equal before and after `write_xmp`, also where that made a simple WebP an extended one. Refused.
     """
-    return opened(data).payload.digest(data)
+    found = opened(data)
+    return (found.older if older else found.payload).digest(data)
 
 
 # -- PNG --------------------------------------------------------------------------------------------------------------
@@ -93,6 +110,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 def _png(data: bytes) -> Container:
     found: tuple[int, int] | None = None
     packet, place, first, signed, pixels = None, None, True, False, False
+    exif: tuple[int, int] | None = None
     for kind, start, end in _png_chunks(data):
         if first and kind != b"IHDR":
             raise Refused("the PNG does not begin with its header")
@@ -101,6 +119,8 @@ def _png(data: bytes) -> Container:
             place = start
         pixels |= kind == b"IDAT"
         signed |= kind == b"caBX"
+        if kind == b"eXIf" and exif is None:
+            exif = start, end
         if kind not in (b"iTXt", b"tEXt", b"zTXt"):
             continue
         keyword = data[start + 8 : min(start + 8 + 80, end - 4)].partition(b"\0")[0]
@@ -112,12 +132,22 @@ def _png(data: bytes) -> Container:
         raise Refused("the PNG has no image data")
     where = found or (place, place)
 
-    def edits(new: bytes) -> list[Edit]:
+    def edits(new: bytes, *, exif: bytes | None = None) -> list[Edit]:
         _check_size(new)
-        body = b"iTXt" + _PNG_XMP + b"\0\0\0\0\0" + new
-        return [Edit(*where, struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)))]
+        made = [Edit(*where, _png_chunk(b"iTXt" + _PNG_XMP + b"\0\0\0\0\0" + new))]
+        if exif is not None and described:
+            made.append(Edit(*described, _png_chunk(b"eXIf" + exif)))
+        return made
 
-    return Container("PNG", packet, edits, Payload(holes=(found,) if found else ()), signed=signed)
+    described = exif
+    holes = (found,) if found else ()
+    older = tuple(sorted((*holes, *((described,) if described else ()))))
+    block = data[described[0] + 8 : described[1] - 4] if described else None
+    return Container("PNG", packet, edits, Payload(holes), Payload(older), block, signed=signed)
+
+
+def _png_chunk(body: bytes) -> bytes:
+    return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
 
 
 def _png_text(rest: bytes) -> bytes:
@@ -182,18 +212,30 @@ def _webp(data: bytes) -> Container:
         packet = data[old[0] + 8 : old[0] + 8 + struct.unpack_from("<I", data, old[0] + 4)[0]]
     plain = bytes([fields[0] & ~_XMP_FLAG]) + fields[1:]
 
-    def edits(new: bytes) -> list[Edit]:
+    at = next(((start, end) for name, start, end in chunks if name == b"EXIF"), None)
+    block = data[at[0] + 8 : at[0] + 8 + struct.unpack_from("<I", data, at[0] + 4)[0]] if at else b""
+    start = block[: len(jpeg.EXIF)] if block.startswith(jpeg.EXIF) else b""  # some writers keep a JPEG's
+
+    def edits(new: bytes, *, exif: bytes | None = None) -> list[Edit]:
         _check_size(new)
         header = b"VP8X" + struct.pack("<I", 10) + bytes([fields[0] | _XMP_FLAG]) + fields[1:]
-        chunk = b"XMP " + struct.pack("<I", len(new)) + new + b"\0" * (len(new) % 2)
         where = old or (stop, stop)
-        size = stop - 8 + len(header) - (head[1] - head[0]) + len(chunk) - (where[1] - where[0])
+        made = [Edit(head[0], head[1], header), Edit(where[0], where[1], _webp_chunk(b"XMP ", new))]
+        if exif is not None and at:
+            made.append(Edit(at[0], at[1], _webp_chunk(b"EXIF", start + exif)))
+        size = stop - 8 + sum(len(edit.data) - (edit.end - edit.start) for edit in made)
         if size > 0xFFFFFFFE - 8:
             raise Refused("the WebP would be larger than the format allows")
-        return [Edit(4, 8, struct.pack("<I", size)), Edit(head[0], head[1], header), Edit(where[0], where[1], chunk)]
+        return [Edit(4, 8, struct.pack("<I", size)), *made]
 
     holes = tuple(hole for hole in ((4, 8), head, old) if hole and hole[0] < hole[1])
-    return Container("WebP", packet, edits, Payload(holes, plain), signed=b"C2PA" in names)
+    older = Payload(tuple(sorted((*holes, *((at,) if at else ())))), plain)
+    exif = block[len(start) :] if at else None
+    return Container("WebP", packet, edits, Payload(holes, plain), older, exif, signed=b"C2PA" in names)
+
+
+def _webp_chunk(name: bytes, content: bytes) -> bytes:
+    return name + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
 
 
 def _webp_fields(data: bytes, chunks: Sequence[tuple[bytes, int, int]]) -> bytes:

@@ -14,9 +14,11 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Literal
 
+from . import acdsee
 from .merge import Merge, Mode, compare_key, merge
-from .packet import Kind, Packet, Property
+from .packet import Packet, Property
 
 DC = "http://purl.org/dc/elements/1.1/"
 SUBJECT = Property(DC, "dc", "subject")
@@ -25,13 +27,21 @@ HIERARCHY = Property("http://ns.adobe.com/lightroom/1.0/", "lr", "hierarchicalSu
 TAGS_LIST = Property("http://www.digikam.org/ns/1.0/", "digiKam", "TagsList")
 LAST_KEYWORD = Property("http://ns.microsoft.com/photo/1.0/", "MicrosoftPhoto", "LastKeywordXMP")
 CATALOG_SETS = Property("http://ns.iview-multimedia.com/mediapro/1.0/", "mediapro", "CatalogSets")
+CATEGORIES = Property("http://ns.acdsee.com/iptc/1.0/", "acdsee", "categories")
 IMAGE_DESCRIPTION = Property("http://ns.adobe.com/tiff/1.0/", "tiff", "ImageDescription")
 RATING = Property("http://ns.adobe.com/xap/1.0/", "xmp", "Rating")
+ACDSEE_RATING = Property("http://ns.acdsee.com/iptc/1.0/", "acdsee", "rating")
+MICROSOFT_RATING = Property("http://ns.microsoft.com/photo/1.0/", "MicrosoftPhoto", "Rating")
 LABEL = Property("http://ns.adobe.com/xap/1.0/", "xmp", "Label")
 
 #: Ours: a bag of structures, one for each keyword, with the fields of Detail. The namespace is a name, not an address;
 #: docs/exports.md describes it.
 DETAILS = Property("urn:x-iwtag:xmp:1.0/", "iwtag", "keywords")
+
+#: Simple values, written as attribute or text; all other texts are alternatives by language.
+PLAIN = frozenset((RATING, ACDSEE_RATING, MICROSOFT_RATING, LABEL))
+#: One to five stars as Windows counts them.
+_MICROSOFT_STARS = {1: "1", 2: "25", 3: "50", 4: "75", 5: "99"}
 
 #: A level separator inside a name would split it: these look the same and do not.
 _STAND_INS = {"|": "\uff5c", "/": "\u2215"}
@@ -108,12 +118,15 @@ class Style:
     mode: Mode = "merge"
 
 
+WordsKind = Literal["Bag", "Seq", "XML"]
+
+
 @dataclass(frozen=True, slots=True)
 class FieldPlan:
-    """What one field gets."""
+    """What one field gets. `kind` is its container, or "XML" for acdsee:categories."""
 
     prop: Property
-    kind: Kind
+    kind: WordsKind
     merge: Merge
 
 
@@ -156,11 +169,11 @@ def paths(keywords: Iterable[Keyword], style: Style, separator: str) -> list[str
 def plan(packet: Packet, wanted: Wanted, last: Mapping[str, Sequence[str]], style: Style) -> Plan:
     """Compare what stands in `packet` with what should. `last` is `Plan.written` of our last write to this file.
 
-    Raises UnwritableWord. Changes nothing.
+    Raises UnwritableWord, and Refused for acdsee:categories that cannot be read. Changes nothing.
     """
     result = Plan()
     flat = flat_words(wanted.keywords, style)
-    targets: list[tuple[Property, Kind, list[str]]] = [(SUBJECT, "Bag", flat)]
+    targets: list[tuple[Property, WordsKind, list[str]]] = [(SUBJECT, "Bag", flat)]
     # a word that someone took out of the flat list is meant to be gone everywhere: programs that know only some of
     # the fields leave it in the others, and a new prefix would bring it back there
     gone = _taken_out(packet, last, flat) if style.mode == "merge" else set()
@@ -173,8 +186,10 @@ def plan(packet: Packet, wanted: Wanted, last: Mapping[str, Sequence[str]], styl
         targets.append((LAST_KEYWORD, "Bag", paths(keywords, style, "/")))
     if packet.values(CATALOG_SETS):
         targets.append((CATALOG_SETS, "Bag", paths(keywords, style, "|")))
+    if packet.text(CATEGORIES):
+        targets.append((CATEGORIES, "XML", paths(keywords, style, "|")))
     for prop, kind, words in targets:
-        merged = merge(packet.values(prop) or [], last.get(str(prop), ()), words, style.mode)
+        merged = merge(words_of(packet, prop), last.get(str(prop), ()), words, style.mode)
         result.fields.append(FieldPlan(prop, kind, merged))
         # a word that a person had put there already stays theirs, wanted or not; one that a person took out is
         # remembered as ours, or the next export would put it back
@@ -192,6 +207,23 @@ def plan(packet: Packet, wanted: Wanted, last: Mapping[str, Sequence[str]], styl
     return result
 
 
+def words_of(packet: Packet, prop: Property) -> list[str]:
+    """The words of a keyword field, in order. Refused."""
+    return acdsee.paths(packet.text(prop)) if prop == CATEGORIES else packet.values(prop) or []
+
+
+def set_words(packet: Packet, prop: Property, words: Sequence[str], kind: WordsKind) -> bool:
+    """Make a keyword field hold exactly these words; True when it changed."""
+    if kind == "XML":
+        return packet.set_plain(prop, acdsee.text(words))
+    return packet.set_array(prop, list(words), kind)
+
+
+def set_text(packet: Packet, prop: Property, value: str) -> bool:
+    """Set a text as its property is kept; True when it changed."""
+    return packet.set_plain(prop, value) if prop in PLAIN else packet.set_text(prop, value)
+
+
 def _taken_out(packet: Packet, last: Mapping[str, Sequence[str]], flat: Sequence[str]) -> set[str]:
     there = {compare_key(w) for w in packet.values(SUBJECT) or ()}
     ours = {compare_key(w) for w in last.get(str(SUBJECT), ())}
@@ -206,6 +238,10 @@ def _plan_texts(packet: Packet, wanted: Wanted, last: Mapping[str, Sequence[str]
             texts.append((IMAGE_DESCRIPTION, wanted.caption))
     if wanted.rating is not None:
         texts.append((RATING, str(wanted.rating)))
+        if packet.text(ACDSEE_RATING):
+            texts.append((ACDSEE_RATING, str(wanted.rating)))
+        if packet.text(MICROSOFT_RATING):
+            texts.append((MICROSOFT_RATING, _MICROSOFT_STARS[wanted.rating]))
     if wanted.label is not None:
         texts.append((LABEL, wanted.label))
     for prop, after in texts:
@@ -226,11 +262,10 @@ def apply(packet: Packet, planned: Plan) -> bool:
     changed = False
     for item in planned.fields:
         if item.merge.changed:
-            changed |= packet.set_array(item.prop, item.merge.words, item.kind)
+            changed |= set_words(packet, item.prop, item.merge.words, item.kind)
     for prop, before, after in planned.texts:
         if before != after:
-            setter = packet.set_plain if prop in (RATING, LABEL) else packet.set_text
-            changed |= setter(prop, after)
+            changed |= set_text(packet, prop, after)
     if planned.details is not None:
         changed |= packet.set_structs(DETAILS, planned.details[1])
     return changed

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from .iptc import START as PHOTOSHOP
 from .packet import Refused
 from .splicing import Edit, Payload
 
@@ -22,7 +23,7 @@ MAX_PACKET = 65_502  # of the 65,535 bytes of a segment; the number is the speci
 _GUID = 32
 # a marker among the entropy-coded data: neither a stuffed zero nor fill nor a restart
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
-_APP0, _APP1, _APP2, _APP11, _SOS, _EOI = 0xE0, 0xE1, 0xE2, 0xEB, 0xDA, 0xD9
+_APP0, _APP1, _APP2, _APP11, _APP13, _SOS, _EOI = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xDA, 0xD9
 _MP_ENTRY = 0xB002
 
 
@@ -31,8 +32,11 @@ class Found:
     """See `containers.Container`."""
 
     packet: bytes | None
-    edits: Callable[[bytes], list[Edit]]
+    edits: Callable[..., list[Edit]]
     payload: Payload
+    older: Payload
+    exif: bytes | None
+    iptc: bytes | None
     extended: bytes
     signed: bool
 
@@ -42,6 +46,9 @@ class _Parts:
     """What the segments before the image say."""
 
     xmp: tuple[int, int] | None = None
+    exif: list[tuple[int, int]] = field(default_factory=list)
+    iptc: list[tuple[int, int]] = field(default_factory=list)
+    jfif: int = 2  # behind JFIF, where an EXIF block goes
     place: int = 2  # where a new packet goes: behind JFIF and Exif
     index: int | None = None  # of a multi-picture file: start of its segment
     pieces: dict[bytes, list[tuple[int, int, bytes]]] = field(default_factory=dict)  # extended XMP by its digest
@@ -100,21 +107,50 @@ def read(data: bytes) -> Found:
     where = parts.xmp or (parts.place, parts.place)
     kept = [guid for guid in parts.pieces if packet and guid in packet]
 
-    def edits(new: bytes) -> list[Edit]:
+    def edits(new: bytes, *, exif: bytes | None = None, iptc: bytes | None = None) -> list[Edit]:
         if len(new) > MAX_PACKET:
             raise Refused(f"the XMP would take {len(new):,} bytes; a JPEG holds {MAX_PACKET:,}")
         if any(guid not in new for guid in kept):
             raise Refused("the new XMP does not point to its extended part")
-        segment = b"\xff\xe1" + struct.pack(">H", 2 + len(XMP) + len(new)) + XMP + new
-        made = [Edit(*where, segment)]
+        made = []
+        if exif is not None:
+            made.append(_segment(_place(parts.exif, parts.jfif, parts.index, "EXIF"), _APP1, EXIF + exif))
+        made.append(_segment(where, _APP1, XMP + new))
+        if iptc is not None:
+            made.append(_segment(_place(parts.iptc, parts.place, parts.index, "IPTC"), _APP13, PHOTOSHOP + iptc))
         if size_at:
             at, order = size_at
-            made.append(Edit(at, at + 4, struct.pack(order + "I", end + len(segment) - (where[1] - where[0]))))
+            grown = sum(len(edit.data) - (edit.end - edit.start) for edit in made)
+            made.append(Edit(at, at + 4, struct.pack(order + "I", end + grown)))
         return made
 
     holes = [hole for hole in (parts.xmp, (size_at[0], size_at[0] + 4) if size_at else None) if hole]
     signed = parts.signed or b"dcterms:provenance" in (packet or b"")
-    return Found(packet, edits, Payload(tuple(sorted(holes))), extended, signed)
+    return Found(
+        packet,
+        edits,
+        Payload(tuple(sorted(holes))),
+        Payload(tuple(sorted([*holes, *parts.exif[:1], *parts.iptc[:1]]))),
+        data[parts.exif[0][0] + 4 + len(EXIF) : parts.exif[0][1]] if parts.exif else None,
+        data[parts.iptc[0][0] + 4 + len(PHOTOSHOP) : parts.iptc[0][1]] if parts.iptc else None,
+        extended,
+        signed,
+    )
+
+
+def _segment(where: tuple[int, int], marker: int, content: bytes) -> Edit:
+    if len(content) > 65_533:
+        raise Refused(f"its metadata would take {len(content):,} bytes; a part of a JPEG holds 65,533")
+    return Edit(*where, bytes((0xFF, marker)) + struct.pack(">H", 2 + len(content)) + content)
+
+
+def _place(there: list[tuple[int, int]], place: int, index: int | None, what: str) -> tuple[int, int]:
+    """Where a block stands, or goes. Refused where replacing it would not be safe."""
+    if len(there) > 1:
+        raise Refused(f"its {what} stands in several parts")
+    if there and index is not None and there[0][0] > index:
+        raise Refused(f"its {what} stands behind the index of a multi-picture file, which would no longer fit")
+    return there[0] if there else (place, place)
 
 
 def _parts(data: bytes) -> _Parts:
@@ -131,8 +167,13 @@ def _parts(data: bytes) -> _Parts:
             total, offset = struct.unpack_from(">II", data, at + _GUID)
             piece = data[at + _GUID + 8 : s.end]
             parts.pieces.setdefault(data[at : at + _GUID], []).append((offset, total, piece))
-        elif s.marker == _APP0 or (s.marker == _APP1 and data.startswith(EXIF, s.content)):
+        elif s.marker == _APP0:
+            parts.jfif = parts.place = s.end
+        elif s.marker == _APP1 and data.startswith(EXIF, s.content):
+            parts.exif.append((s.start, s.end))
             parts.place = s.end
+        elif s.marker == _APP13 and data.startswith(PHOTOSHOP, s.content):
+            parts.iptc.append((s.start, s.end))
         elif s.marker == _APP2 and data.startswith(MPF, s.content) and parts.index is None:
             parts.index = s.start
         elif s.marker == _APP11 and b"c2pa" in data[s.content : s.end]:

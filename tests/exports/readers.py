@@ -25,6 +25,7 @@ OURS = (
     "Description",
     "LastKeywordXMP",
     "CatalogSets",
+    "Categories",
     "ImageDescription",
 )
 

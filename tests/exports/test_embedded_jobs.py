@@ -318,7 +318,7 @@ def test_older_fields_that_would_win_are_told_and_stay(root):
         "c.jpg": behind_soi(FILES["bare jpeg"], photoshop(block, hashlib.md5(b"another").digest())),
         "d.jpg": FILES["bare jpeg"],
     }
-    job = planned(collection(root, contents), embed=True)
+    job = planned(collection(root, contents), embed=True, older="leave")
     said = {name: found[0] for name, (_, found) in notes(job).items()}
     assert "EXIF description stays" in said["a.jpg"]
     assert "IPTC keywords and caption stay" in said["b.jpg"]

@@ -9,7 +9,7 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 
-from exports import in_place, ledger
+from exports import in_place, ledger, undoing
 from exports.actions import run_export
 from exports.exporters.base import ExportError
 from exports.models import ExportEntry, ExportJob
@@ -77,7 +77,7 @@ def test_anothers_text_is_left_alone_unless_told(disk, tmp_path):
     assert (tmp_path / "a.txt").read_bytes() == b"my own words\r\n"
     (told,) = write(disk, replace=True)
     assert (tmp_path / "a.txt").read_text() == "cat"
-    assert ledger.undo([told], fsync=False) == (1, [])
+    assert undoing.undo([told], fsync=False) == (1, [])
     assert (tmp_path / "a.txt").read_bytes() == b"my own words\r\n"
 
 
@@ -94,7 +94,7 @@ def test_a_text_that_someone_edited_since_is_left_alone(disk, tmp_path):
     first = write(disk)
     (tmp_path / "a.txt").write_text("cat, and more")
     assert said(planned(disk, order="alphabet"), disk) == {"a.txt": ("refuse", "refused")}
-    undone, problems = ledger.undo(first, fsync=False)
+    undone, problems = undoing.undo(first, fsync=False)
     assert undone == 1
     assert "edited by someone" in problems[0]
     assert (tmp_path / "a.txt").read_text() == "cat, and more"
@@ -105,9 +105,9 @@ def test_undo_takes_away_what_we_made_and_brings_back_what_we_changed(disk, tmp_
     first = write(disk)
     disk.images.get(path="a.jpg").image_tags.create(tag=tag("dog"), state=State.ADDED)
     second = write(disk)
-    ledger.undo(second, fsync=False)
+    undoing.undo(second, fsync=False)
     assert (tmp_path / "a.txt").read_text() == "cat"
-    ledger.undo(first, fsync=False)
+    undoing.undo(first, fsync=False)
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["a.jpg", "b.png"]
 
 

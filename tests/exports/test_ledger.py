@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exports import ledger
+from exports import ledger, undoing
 from exports.models import ExportEntry, ExportJob
 from exports.xmp import fields
 from exports.xmp.packet import Packet
@@ -81,7 +81,7 @@ def test_undo_restores_every_byte(job, tmp_path):
     target.write_bytes((SIDECARS / "darktable.xmp").read_bytes())
     before = target.read_bytes()
     entries = [write(job, target, "dog", caption="A dog"), write(job, target, "cat"), write(job, made, "dog")]
-    assert ledger.undo(entries, fsync=False) == (3, [])
+    assert undoing.undo(entries, fsync=False) == (3, [])
     assert target.read_bytes() == before
     assert not made.exists()
     assert set(ExportEntry.objects.values_list("state", flat=True)) == {"undone"}
@@ -94,7 +94,7 @@ def test_undo_after_someone_wrote_takes_only_ours(job, tmp_path):
     packet = Packet(target.read_bytes())
     packet.set_array(fields.SUBJECT, [*packet.values(fields.SUBJECT), "evening"])
     target.write_bytes(packet.to_bytes())
-    assert ledger.undo([entry], fsync=False) == (1, [])
+    assert undoing.undo([entry], fsync=False) == (1, [])
     assert words(target) == ["Oslo", "Ærlig & blå", "evening"]
 
 

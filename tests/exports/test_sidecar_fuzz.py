@@ -25,7 +25,10 @@ WANTED = fields.Wanted(
     details=(fields.Detail("dog", "model", "r", "0.9000"),),
 )
 OURS = {p.qname for p in (fields.SUBJECT, fields.HIERARCHY, fields.TAGS_LIST, fields.LAST_KEYWORD)}
-OURS |= {p.qname for p in (fields.CATALOG_SETS, fields.DESCRIPTION, fields.IMAGE_DESCRIPTION, fields.DETAILS)}
+OURS |= {
+    p.qname
+    for p in (fields.CATALOG_SETS, fields.CATEGORIES, fields.DESCRIPTION, fields.IMAGE_DESCRIPTION, fields.DETAILS)
+}
 DESCRIPTION = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description"
 PIECES = [
     b"<rdf:li/>",

@@ -11,7 +11,7 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 
-from exports import actions, in_place, ledger, safe_write
+from exports import actions, in_place, ledger, safe_write, undoing
 from exports.exporters.base import ExportError
 from exports.models import ExportEntry, ExportJob
 from exports.xmp import fields
@@ -328,7 +328,7 @@ def test_an_undo_that_was_interrupted_is_done_again(root):
     before = hashes(root)
     job = written(c, profile="immich")
     done = list(job.entries.all())
-    ledger.undo(job.entries.all())
+    undoing.undo(job.entries.all())
     for entry in done:  # the files are back, the rows were not committed
         entry.save()
     job = undone(ExportJob.objects.get(pk=job.pk))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -66,6 +67,47 @@ def test_exiv2_reads_the_right_containers(exported, name):
     assert found["Xmp.lr.hierarchicalSubject"][0] == "XmpBag"
     assert found["Xmp.digiKam.TagsList"][0] == "XmpSeq"
     assert found["Xmp.dc.description"][0] == "LangAlt"
+
+
+def test_categories_of_acdsee_and_digikam_follow_where_they_are(exported):
+    found = readers.exiftool(exported / "digikam.jpg.xmp")[0]["XMP-acdsee:Categories"]
+    levels = [(e.get("Assigned"), (e.text or "")) for e in ElementTree.fromstring(found).iter("Category")]
+    assert levels == [("1", "Alps"), ("0", "iw"), ("0", "animal"), ("1", "dog"), ("1", "beach")]
+    assert "XMP-acdsee:Categories" not in readers.exiftool(exported / "lightroom.jpg.xmp")[0]
+
+
+def test_categories_that_cannot_be_read_leave_the_file_alone(root):
+    c = folder(root, ["a.jpg"])
+    text = (SIDECARS / "digikam.xmp").read_text().replace("&lt;Categories&gt;", "&lt;Sorts&gt;")
+    (root / "a.jpg.xmp").write_text(text)
+    (entry,) = written(c, profile="darktable").entries.all()
+    assert (entry.action, (root / "a.jpg.xmp").read_text()) == ("refuse", text)
+    assert "acdsee:categories" in entry.error
+
+
+def test_stars_go_where_there_are_none_and_into_every_field_that_is_there(root):
+    c = folder(root, ["new.jpg", "theirs.jpg", "several.jpg", "general.jpg"], rating="4")
+    c.images.filter(path="general.jpg").update(rating="general")
+    shutil.copy(SIDECARS / "darktable.xmp", root / "theirs.jpg.xmp")  # one star
+    more = 'acdsee:rating="2" MicrosoftPhoto:Rating="25" acdsee:categories='
+    several = (SIDECARS / "digikam.xmp").read_text().replace("acdsee:categories=", more)
+    (root / "several.jpg.xmp").write_text(several)
+    job = written(c, profile="darktable", stars=True, mode="replace_own")
+    stars = {p: readers.exiftool(root / f"{p}.jpg.xmp")[0] for p in ("new", "theirs", "several", "general")}
+    assert stars["new"]["XMP-xmp:Rating"] == 4
+    assert stars["theirs"]["XMP-xmp:Rating"] == 4
+    found = stars["several"]
+    assert [found[f"XMP-{n}"] for n in ("xmp:Rating", "acdsee:Rating", "microsoft:RatingPercent")] == [4, 4, 75]
+    assert "XMP-xmp:Rating" not in stars["general"]
+    undone(job)
+    assert (root / "theirs.jpg.xmp").read_bytes() == (SIDECARS / "darktable.xmp").read_bytes()
+
+
+def test_stars_of_another_program_stay_in_a_merge(root):
+    c = folder(root, ["theirs.jpg"], rating="4")
+    shutil.copy(SIDECARS / "darktable.xmp", root / "theirs.jpg.xmp")
+    written(c, profile="darktable", stars=True)
+    assert readers.exiftool(root / "theirs.jpg.xmp")[0]["XMP-xmp:Rating"] == 1
 
 
 @pytest.mark.parametrize("name", [*NAMES, "new"])
