@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+from .calibration import Calibration, InboxAnswer
 from .experiments import Experiment, ExperimentRecipe, ExperimentRun
+from .judge_jobs import Gate, GateOutcome, JudgeJob
+from .judges import (
+    JudgedTag,
+    JudgeProfile,
+    JudgeProfileVersion,
+    JudgeVerdict,
+    RunVerdict,
+    family_of,
+    replies_of,
+    verdict_key,
+)
 from .votes import Vote
 
 __all__ = [
+    "Calibration",
     "Experiment",
     "ExperimentRecipe",
     "ExperimentRun",
+    "Gate",
+    "GateOutcome",
+    "InboxAnswer",
+    "JudgeJob",
+    "JudgeProfile",
+    "JudgeProfileVersion",
+    "JudgeVerdict",
+    "JudgedTag",
+    "RunVerdict",
     "Vote",
+    "family_of",
+    "replies_of",
+    "verdict_key",
 ]

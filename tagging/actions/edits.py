@@ -1,6 +1,6 @@
 """The one writer of human decisions: tags, caption, rating and review state of images that are locked.
 
-Used by `actions.review`, `actions.many` and `actions.undo` only; everybody else calls those.
+Used by `actions.review`, `actions.many`, `actions.settle` and `actions.undo` only; everybody else calls those.
 """
 
 from __future__ import annotations

@@ -60,6 +60,14 @@ class ImageQuerySet(models.QuerySet["ImageAsset"]):
         """Images that a model can be shown: present and readable."""
         return self.present().filter(state=ImageAsset.State.READY)
 
+    def decided_by_people(self) -> ImageQuerySet:
+        """Reviewed by a person: what a judge accepted does not count. Truth to measure with."""
+        return self.filter(review_state=ImageAsset.Review.REVIEWED)
+
+    def settled(self) -> ImageQuerySet:
+        """Reviewed by a person or accepted by a judge: what may leave the house."""
+        return self.filter(review_state__in=(ImageAsset.Review.REVIEWED, ImageAsset.Review.AUTO))
+
     def unreviewed(self) -> ImageQuerySet:
         return self.filter(review_state=ImageAsset.Review.UNREVIEWED)
 
@@ -68,7 +76,8 @@ class ImageAsset(models.Model):
     """One file of a collection. Identity: (collection, relative path); content identity: `sha256`.
 
     `width` and `height` are pixels as seen, after the EXIF orientation. `phash` is the 64-bit perceptual hash as a
-    signed integer. `review_state` follows a person's decisions; what models propose never changes it.
+    signed integer. `review_state` follows a person's decisions; what models propose never changes it. Only where a
+    person opened a gate does a judge settle images: their state is then "auto", never "reviewed".
     """
 
     class State(models.TextChoices):
@@ -79,6 +88,7 @@ class ImageAsset(models.Model):
         UNREVIEWED = "unreviewed", "unreviewed"
         SKIPPED = "skipped", "skipped"
         REVIEWED = "reviewed", "reviewed"
+        AUTO = "auto", "accepted by a judge"
 
     class CaptionState(models.TextChoices):
         NONE = "", "none"
