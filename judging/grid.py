@@ -152,13 +152,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What one recipe will be. `recipe`: it is that one, as it is. `values`: what it is on each axis."""
+    """What one recipe will be. `recipe`: it is that one, as it is."""
 
     parts: tuple[Part, ...] = ()
     combine: Mapping[str, Any] = field(default_factory=lambda: {"rule": "single"})
     policy: int | None = None
     recipe: int | None = None
-    values: Mapping[str, Any] = field(default_factory=dict)
     base: bool = False
 
 
@@ -168,8 +167,15 @@ class Grid:
     notices: list[str] = field(default_factory=list)
 
 
-def expand(axes: Axes, models: Mapping[str, Model], base: Cell | None = None) -> Grid:
-    """The cells of the axes, the base first. GridError where there is nothing to compare or far too much."""
+def expand(
+    axes: Axes, models: Mapping[str, Model], base: Cell | None = None, recipes: Mapping[int, Cell] | None = None
+) -> Grid:
+    """The cells of the axes, the base first. `recipes`: those that `axes.recipes` names, as cells. GridError where
+    there is nothing to compare or far too much."""
+    recipes = recipes or {}
+    for pk in axes.recipes:
+        if pk not in recipes:
+            raise GridError(f"There is no recipe {pk}.", "recipes")
     for slug in [*axes.adapters, *axes.prompt_map]:
         if slug not in models:
             raise GridError(f"There is no model {slug!r} that is switched on.", "adapters")
@@ -186,7 +192,7 @@ def expand(axes: Axes, models: Mapping[str, Model], base: Cell | None = None) ->
         cells = maker.product()
     else:
         cells = ()
-    named = (Cell(recipe=pk) for pk in axes.recipes)
+    named = (recipes[pk] for pk in axes.recipes)
     first = (replace(base, base=True),) if base is not None else ()
     grid = _unique(itertools.chain(first, cells, named), models, maker.notices)
     kept = [cell for cell in grid.cells if cell.base or not _excluded(cell, axes.exclude)]
@@ -211,6 +217,7 @@ class _Maker:
     def around(self, base: Cell) -> Iterator[Cell]:
         if not base.parts:
             raise GridError("The base recipe cannot be varied: its models are not known here.", "base")
+        base = replace(base, recipe=None)
         axes = self.axes
         for slug in axes.adapters:
             if slug != base.parts[0].adapter or len(base.parts) > 1:
@@ -227,12 +234,12 @@ class _Maker:
             for value in values:
                 yield self._with_option(base, name, value)
         for policy in axes.policies:
-            yield replace(base, policy=policy, values={"policy": policy})
+            yield replace(base, policy=policy)
         for rule in axes.combine:
             if len(base.parts) < 2:
                 self.note("The base recipe has one model: there is nothing to combine.")
                 break
-            yield replace(base, combine=rule, values={"combine": rule.get("rule", "")})
+            yield replace(base, combine=rule)
 
     def _other_model(self, base: Cell, slug: str, prompt: int | None = None) -> Iterator[Cell]:
         model, old = self.models[slug], base.parts[0]
@@ -241,8 +248,7 @@ class _Maker:
         if not same_kind and old.options:
             self.note(f"{model.label} is another kind of model than the base: it takes its own options.")
         for chosen in [prompt] if prompt is not None else self._prompts(model, old.prompt):
-            values = {"adapter": slug} | ({"prompt": chosen} if prompt is not None else {})
-            yield replace(base, parts=(Part(slug, chosen, options),), combine={"rule": "single"}, values=values)
+            yield replace(base, parts=(Part(slug, chosen, options),), combine={"rule": "single"})
 
     def _prompts(self, model: Model, wanted: int | None) -> list[int | None]:
         """The prompts to ask a model with, where the cell itself says none."""
@@ -260,14 +266,12 @@ class _Maker:
         return [wanted]
 
     def _other_prompt(self, base: Cell, prompt: int) -> Iterator[Cell]:
-        asked = [
-            i for i, p in enumerate(base.parts) if p.adapter in self.models and self.models[p.adapter].takes_prompt
-        ]
-        if not asked:
+        taking = {slug for slug, model in self.models.items() if model.takes_prompt}
+        if not any(part.adapter in taking for part in base.parts):
             self.note("The base recipe takes no prompt: prompts vary nothing.")
             return
         parts = tuple(replace(p, prompt=prompt, variables={}) if p.adapter in taking else p for p in base.parts)
-        yield replace(base, parts=parts, values={"prompt": prompt})
+        yield replace(base, parts=parts)
 
     def _with_option(self, cell: Cell, name: str, value: Value) -> Cell:
         parts = tuple(
@@ -276,7 +280,7 @@ class _Maker:
             else p
             for p in cell.parts
         )
-        return replace(cell, parts=parts, values={**cell.values, name: value})
+        return replace(cell, parts=parts)
 
     # -- every combination
     def product(self) -> Iterator[Cell]:
@@ -293,16 +297,9 @@ class _Maker:
             model = self.models[slug]
             given = self._known(model, options)
             for prompt in self._all_prompts(model):
-                values = {"adapter": slug, **({"prompt": prompt} if prompt else {}), **given}
-                yield self._cell((Part(slug, prompt, {**self._base_options(slug), **given}),), policy, values)
+                yield Cell((Part(slug, prompt, {**self._base_options(slug), **given}),), policy=policy)
         for rule, options, policy in itertools.product(axes.combine, combinations, policies):
             yield from self._combined(slugs, rule, options, policy)
-
-    def _cell(
-        self, parts: tuple[Part, ...], policy: int | None, values: dict[str, Any], rule: Mapping[str, Any] | None = None
-    ) -> Cell:
-        values = {**values, **({"policy": policy} if len(self.axes.policies) > 1 else {})}
-        return Cell(parts, rule or {"rule": "single"}, policy, None, values)
 
     def _known(self, model: Model, options: Mapping[str, Value]) -> dict[str, Value]:
         for name in options:
@@ -342,7 +339,7 @@ class _Maker:
                 return
             given = {k: v for k, v in options.items() if k in model.options}
             parts.append(Part(slug, prompts[0], {**self._base_options(slug), **given}, name=slug))
-        yield self._cell(tuple(parts), policy, {"combine": rule.get("rule", ""), **options}, rule)
+        yield Cell(tuple(parts), rule, policy)
 
 
 def _products(values: Iterable[Sequence[Value]]) -> list[tuple[Value, ...]]:
@@ -397,3 +394,39 @@ def _excluded(cell: Cell, rules: Iterable[Exclusion]) -> bool:
         )
 
     return any(hit(rule) for rule in rules)
+
+
+# -- what differs -----------------------------------------------------------------------------------------------------
+def differences(cells: Sequence[Cell], models: Mapping[str, Model]) -> list[dict[str, Any]]:
+    """For each cell its value on each axis on which not all cells are alike: adapter, prompt, policy, combine, and the
+    options by name. An option that a cell's models do not have is left out of it; so is one that only follows from the
+    choice of the model."""
+    described = [_described(cell, models) for cell in cells]
+    names = list(dict.fromkeys(name for one in described for name in one))
+    varying = []
+    for name in names:
+        if name.startswith("option "):
+            by_model: dict[Any, set[str]] = {}
+            for one in described:
+                if name in one:
+                    by_model.setdefault(str(one["adapter"]), set()).add(json.dumps(one[name], default=str))
+            if any(len(values) > 1 for values in by_model.values()):
+                varying.append(name)
+        elif len({json.dumps(one.get(name), default=str) for one in described}) > 1:
+            varying.append(name)
+    return [{n.removeprefix("option "): one[n] for n in varying if one.get(n) is not None} for one in described]
+
+
+def _described(cell: Cell, models: Mapping[str, Model]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "adapter": " + ".join(part.adapter for part in cell.parts),
+        "prompt": next((part.prompt for part in cell.parts if part.prompt is not None), None),
+        "policy": cell.policy,
+        "combine": cell.combine.get("rule", "single"),
+    }
+    for part in reversed(cell.parts):
+        options = dict(part.options)
+        if part.adapter in models:
+            options = models[part.adapter].effective(options)
+        found |= {f"option {name}": value for name, value in options.items()}
+    return found
