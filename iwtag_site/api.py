@@ -22,6 +22,7 @@ ROUTERS = {
     "/images": "tagging.api.images.router",
     "/tags": "tagging.api.tags.router",
     "/adapters": "tagging.api.adapters.router",
+    "/presets": "tagging.api.presets.router",
     "/prompts": "tagging.api.prompts.router",
     "/wordlists": "tagging.api.wordlists.router",
     "/policies": "tagging.api.policies.policies",

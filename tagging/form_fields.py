@@ -38,6 +38,7 @@ class SchemaField:
     initial: Any
     value: Any
     errors: list[str] = field(default_factory=list)
+    configured: bool = False  # `initial` is not the schema's default: the adapter's row says so
 
     @property
     def id(self) -> str:
@@ -54,6 +55,47 @@ class SchemaField:
     @property
     def advanced(self) -> bool:
         return bool(self.schema.get("advanced")) and not self.errors
+
+    @property
+    def group(self) -> str:
+        """The heading it stands under; "" for those that come first, without one."""
+        return str(self.schema.get("group", ""))
+
+    @property
+    def unit(self) -> str:
+        return str(self.schema.get("unit", ""))
+
+    @property
+    def placeholder(self) -> str:
+        """What an empty input means."""
+        return str(self.schema.get("placeholder", "")) or ("none" if self.optional and self.kind != "choice" else "")
+
+    @property
+    def changed(self) -> bool:
+        """What it shows is not where it starts."""
+        return comparable(self.value, self.kind) != comparable(shown(self.initial, self.kind), self.kind)
+
+    @property
+    def start(self) -> str:
+        """The starting value for a script that puts it back: the text of the input, "true"/"false" of a checkbox, a
+        JSON list of ticked values."""
+        value = shown(self.initial, self.kind)
+        if self.kind == "choices":
+            return json.dumps(sorted(value))
+        return str(value).lower() if self.kind == "boolean" else str(value)
+
+    @property
+    def start_text(self) -> str:
+        """The starting value in words, for the mark of a field that was changed."""
+        if self.kind == "boolean":
+            return "on" if self.initial else "off"
+        if self.kind == "choices":
+            return ", ".join(self.labels.get(v, str(v)) for v in self.initial or ()) or "none"
+        if self.initial in (None, "", [], {}, ()):
+            return "empty"
+        label = self.labels.get(self.initial, self.initial) if self.kind == "choice" else self.initial
+        text = " ".join(str(shown(label, self.kind)).split())
+        return text if len(text) <= 60 else text[:59] + "…"
 
     @property
     def selection(self) -> bool:
@@ -74,12 +116,25 @@ class SchemaField:
             return f"{self.schema['multipleOf']:g}"
         if self.kind == "integer":
             return "1"
-        return "0.01" if self.bounded and self.maximum - self.minimum <= 1 else "any"
+        return "0.01" if self.bounded and self.maximum - self.minimum <= 2 else "any"
+
+    @property
+    def slider_step(self) -> str:
+        return self.step if self.step != "any" else "0.05"
 
     @property
     def bounded(self) -> bool:
-        """Both ends are known: a slider makes sense beside the number."""
+        """Both ends are known."""
         return self.kind in ("number", "integer") and self.minimum is not None and self.maximum is not None
+
+    @property
+    def slider(self) -> bool:
+        """A slider makes sense beside the number: both ends are known, a step of it can be hit (a whole number up to a
+        few hundred steps, or a fraction of a short range), and empty is no value of its own."""
+        if not self.bounded or self.optional or self.schema.get("slider") is False:
+            return False
+        span = self.maximum - self.minimum
+        return bool(span <= 10 if self.kind == "number" else span <= 512)
 
     @property
     def range_text(self) -> str:
@@ -87,22 +142,25 @@ class SchemaField:
             return ""
         low, high = self.minimum, self.maximum
         if low is not None and high is not None:
-            return f"{low:g} to {high:g}"
+            return f"{plain(low)} to {plain(high)}"
         if low is not None:
-            return f"{'more than' if 'exclusiveMinimum' in self.schema else 'at least'} {low:g}"
+            return f"{'more than' if 'exclusiveMinimum' in self.schema else 'at least'} {plain(low)}"
         if high is not None:
-            return f"{'less than' if 'exclusiveMaximum' in self.schema else 'at most'} {high:g}"
+            return f"{'less than' if 'exclusiveMaximum' in self.schema else 'at most'} {plain(high)}"
         return ""
 
     @property
     def default_text(self) -> str:
-        """The starting value in words; empty where there is none worth a word."""
-        if self.required or self.kind in ("json", "pairs", "lines", "choices", "long", "boolean"):
+        """The starting value in words, and whose it is; empty where there is none worth a word."""
+        if self.required or self.kind in ("json", "pairs", "lines", "choices", "long"):
             return ""
+        whose = ", set for this model" if self.configured else ""
+        if self.kind == "boolean":
+            return f"default: {self.start_text}{whose}" if whose else ""
         if self.initial is None:
-            return "default: none"
+            return f"default: none{whose}"
         label = self.labels.get(self.initial, self.initial) if self.kind == "choice" else self.initial
-        return f"default: {shown(label, self.kind)}" if label != "" else ""
+        return f"default: {shown(label, self.kind)}{self.unit and ' ' + self.unit}{whose}" if label != "" else ""
 
     @property
     def rows(self) -> int:
@@ -133,6 +191,11 @@ class SchemaField:
         if self.errors:
             ids.append(f"{self.id}_error")
         return " ".join(ids)
+
+
+def plain(value: float) -> str:
+    """A number without an exponent: 65535, 0.0001."""
+    return f"{value:.10g}" if abs(value) < 1e10 else f"{value:g}"
 
 
 # -- JSON schema → kinds and back --------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -38,11 +39,19 @@ MESSAGES = {
 }
 
 
+@dataclass(frozen=True)
+class Group:
+    """Fields under one heading; `title` is empty for those that come first."""
+
+    title: str
+    fields: list[SchemaField]
+
+
 class SchemaForm:
     """An HTML form of a pydantic model.
 
     `model`    the pydantic class; its JSON schema gives names, titles, help, ranges, defaults and choices. A field with
-               `json_schema_extra={"advanced": True}` goes behind a disclosure.
+               `json_schema_extra={"advanced": True}` goes behind a disclosure, "group" puts it under a heading.
     `data`     what was posted (a QueryDict); None for a form nobody has filled in yet.
     `initial`  values over the schema's defaults, by field name (an adapter row's configured options).
     `carry`    values that a person typed into another form (`changed()` of it). Those that this model accepts replace
@@ -183,6 +192,7 @@ class SchemaForm:
             initial=start,
             value=value,
             errors=self.errors.get(name, []),
+            configured=name in self.initial and self.initial[name] != schema.get("default"),
         )
 
     @property
@@ -201,7 +211,21 @@ class SchemaForm:
     @property
     def advanced_touched(self) -> bool:
         """Some advanced field is not at its start: the disclosure is drawn open, so that nothing hides."""
-        return any(comparable(f.value, f.kind) != comparable(shown(f.initial, f.kind), f.kind) for f in self.advanced)
+        return any(f.changed for f in self.advanced)
+
+    @property
+    def groups(self) -> list[Group]:
+        """The basic fields under their headings, in the order of the model; those without a heading come first."""
+        return grouped(self.basic)
+
+    @property
+    def advanced_groups(self) -> list[Group]:
+        return grouped(self.advanced)
+
+    @property
+    def n_changed(self) -> int:
+        """How many fields do not show where they start."""
+        return sum(f.changed for f in self.fields)
 
     def __iter__(self) -> Iterator[SchemaField]:
         return iter(self.fields)
@@ -217,6 +241,14 @@ class SchemaForm:
 
     __str__ = render
     __html__ = render
+
+
+def grouped(fields: Sequence[SchemaField]) -> list[Group]:
+    """Fields by heading, headings in the order of their first field, those without one first."""
+    found: dict[str, list[SchemaField]] = {"": []}
+    for f in fields:
+        found.setdefault(f.group, []).append(f)
+    return [Group(title, members) for title, members in found.items() if members]
 
 
 def messages_of(error: ValidationError, known: Mapping[str, Any] | Sequence[str] = ()) -> dict[str, list[str]]:

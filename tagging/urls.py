@@ -53,7 +53,8 @@ urlpatterns: list[URLPattern] = [
     # -- runs
     path("runs/", view("runs.runs"), name="runs"),
     path("runs/new/", view("runs.new"), name="run_new"),
-    path("runs/new/options/", view("runs.options"), name="run_options"),
+    path("channels/form/", view("channels.form"), name="channel_form"),
+    path("channels/presets/<slug:verb>/", view("channels.act"), name="presets"),
     path("runs/<int:pk>/", view("runs.run"), name="run"),
     path("runs/<int:pk>/status/", view("runs.status"), name="run_status"),
     path("runs/<int:pk>/<slug:verb>/", view("runs.act"), name="run_act"),

@@ -1,6 +1,7 @@
 // Small things of several pages: questions before a button acts, sliders beside numbers, chosen tags, menus that close.
 
 import { typing } from "./keys.js";
+import "./options.js";
 
 const OPEN = "details.menu[open], details.panel-fold[open]"; // what Esc and a click elsewhere close
 
@@ -16,7 +17,10 @@ function sliders(root) {
     const number = document.getElementById(slider.dataset.slider);
     if (!number) continue;
     slider.hidden = false;
-    slider.addEventListener("input", () => { number.value = slider.value; });
+    slider.addEventListener("input", () => {
+      number.value = slider.value;
+      number.dispatchEvent(new Event("input", { bubbles: true }));
+    });
     number.addEventListener("input", () => { if (number.value !== "") slider.value = number.value; });
   }
 }

@@ -21,7 +21,7 @@ _PROMPTS = ("prompt", "promptversion", "wordlist", "wordlistversion")
 _SEEN = (
     *(f"tagging.{m}" for m in ("collection", "imageasset", "ingestjob", "tag", "tagalias", "imagetag", "tagcount")),
     *(f"tagging.{m}" for m in ("tagedit", "run", "chunk", "proposal", "prediction", "recipe", "channel", "policy")),
-    *(f"tagging.{m}" for m in ("policyversion", "modeladapter", "storedlabelset", "worker")),
+    *(f"tagging.{m}" for m in ("policyversion", "modeladapter", "storedlabelset", "worker", "optionpreset")),
     *(f"tagging.{m}" for m in ("label", "labelevent", "watch")),
     *(f"prompts.{m}" for m in _PROMPTS),
     "exports.exportjob",
@@ -29,7 +29,7 @@ _SEEN = (
 )
 _CURATED = (
     *(f"tagging.{m}" for m in ("collection", "ingestjob", "tag", "tagalias", "policy", "policyversion", "recipe")),
-    *(f"tagging.{m}" for m in ("channel", "run", "label", "watch")),
+    *(f"tagging.{m}" for m in ("channel", "run", "label", "watch", "optionpreset")),
     *(f"prompts.{m}" for m in _PROMPTS),
     "exports.exportjob",
     *(f"judging.{m}" for m in ("experiment", "experimentrecipe", "experimentrun")),

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import access, adapters, collections, images, labels, recipes, runs, tags, workers
+from . import access, adapters, collections, images, labels, presets, recipes, runs, tags, workers
 
-__all__ = ["access", "adapters", "collections", "images", "labels", "recipes", "runs", "tags", "workers"]
+__all__ = ["access", "adapters", "collections", "images", "labels", "presets", "recipes", "runs", "tags", "workers"]

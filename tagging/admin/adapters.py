@@ -3,35 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, reverse_lazy
 from django.utils.safestring import SafeString
 
 from ..adapters import registry
-from ..adapters.base import Adapter, AdapterError, Problem
-from ..forms import SchemaForm
+from ..adapters.base import AdapterError, Problem
 from ..models import ModelAdapter
 from .common import Admin, mark, table
+from .option_form import OptionsField, OptionsWidget, class_of, swapped
 
 
 class ModelAdapterForm(forms.ModelForm):
-    kind = forms.ChoiceField(choices=registry.choices, help_text="The family of models. It decides the options below.")
+    kind = forms.ChoiceField(
+        choices=lambda: [("", "choose…"), *registry.choices()],
+        help_text="The family of models. It decides the options below.",
+        widget=forms.Select(
+            attrs={
+                "hx-get": reverse_lazy("admin:tagging_modeladapter_options"),
+                "hx-include": "closest form",
+                "hx-target": "#options-form",
+                "hx-swap": "outerHTML",
+                "hx-trigger": "change",
+                "hx-params": "not csrfmiddlewaretoken",
+            }
+        ),
+    )
+    options = OptionsField(label="Options")
 
     class Meta:
         model = ModelAdapter
         fields = (
             "slug", "label", "kind", "source", "revision", "device", "quantization", "options", "enabled", "note",
         )  # fmt: skip
+        widgets = {
+            "device": forms.TextInput(attrs={"list": "devices", "class": "vTextField"}),
+            "quantization": forms.TextInput(attrs={"list": "quantizations", "class": "vTextField"}),
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "options" in self.fields:
+            widget = cast(OptionsWidget, self.fields["options"].widget)
+            widget.kind = self.data.get("kind", "") if self.is_bound else self.instance.kind
+            sent = self.is_bound and "options" not in self.data
+            widget.bound = cast(QueryDict, self.data) if sent else None
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or self.cleaned_data
-        code = _class_of(data.get("kind", ""))
+        code = class_of(data.get("kind", ""))
         if code is not None:
             for name, allowed in (
                 ("device", code.capabilities.devices),
@@ -39,9 +65,6 @@ class ModelAdapterForm(forms.ModelForm):
             ):
                 if data.get(name) and data[name] not in allowed and not _indexed(data[name], allowed):
                     self.add_error(name, f"{code.label} knows {', '.join(allowed)}.")
-        if not isinstance(data.get("options"), dict) and "options" in data:
-            self.add_error("options", 'Options are a JSON object, e.g. {"threshold": 0.4}.')
-            data["options"] = {}
         return data
 
 
@@ -49,13 +72,6 @@ def _indexed(value: str, allowed: Iterable[str]) -> bool:
     """cuda:1 where cuda is allowed."""
     device, _, number = value.partition(":")
     return number.isdigit() and device in allowed
-
-
-def _class_of(kind: str) -> type[Adapter] | None:
-    try:
-        return registry.adapter_class(kind)
-    except (registry.UnknownAdapter, ImportError, TypeError):
-        return None
 
 
 @admin.register(ModelAdapter)
@@ -67,14 +83,14 @@ class ModelAdapterAdmin(Admin[ModelAdapter]):
     search_help_text = "Name, slug or source"
     prepopulated_fields = {"slug": ("label",)}
     change_form_template = "admin/tagging/modeladapter/change_form.html"
-    readonly_fields = ("capabilities", "known_options", "last_error", "last_used_at", "created_at")
+    readonly_fields = ("capabilities", "last_error", "last_used_at", "created_at")
     fieldsets = (
         (None, {"fields": ("label", "slug", "kind", "enabled", "note")}),
         ("Weights", {"fields": ("source", "revision", "device", "quantization")}),
         (
             "Options",
             {
-                "fields": ("options", "known_options"),
+                "fields": ("options",),
                 "description": "Defaults of every run with this model. Runs keep what they were made with.",
             },
         ),
@@ -92,7 +108,7 @@ class ModelAdapterAdmin(Admin[ModelAdapter]):
 
     @admin.display(description="what it can do")
     def capabilities(self, obj: ModelAdapter) -> SafeString | str:
-        code = _class_of(obj.kind)
+        code = class_of(obj.kind)
         if code is None:
             return "Save it with a kind first." if not obj.kind else "The code of this kind cannot be loaded."
         return table(
@@ -104,25 +120,20 @@ class ModelAdapterAdmin(Admin[ModelAdapter]):
             "Capabilities of this kind",
         )
 
-    @admin.display(description="options of this kind")
-    def known_options(self, obj: ModelAdapter) -> SafeString | str:
-        code = _class_of(obj.kind)
-        if code is None:
-            return "Save it with a kind first; its options are listed then."
-        return table(
-            ("name", "takes", "default", "meaning"),
-            (
-                (field.name, field.range_text or field.kind, field.default_text, field.help or field.title)
-                for field in SchemaForm(code.Options)
-            ),
-            "Options that this kind takes",
-            empty="This kind has no options.",
-        )
-
     # -- the check --------------------------------------------------------------------------------------------------
     def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(self.check_view)
-        return [path("<path:object_id>/check/", view, name="tagging_modeladapter_check"), *super().get_urls()]
+        wrap = self.admin_site.admin_view
+        return [
+            path("options/", wrap(self.options_view), name="tagging_modeladapter_options"),
+            path("<path:object_id>/check/", wrap(self.check_view), name="tagging_modeladapter_check"),
+            *super().get_urls(),
+        ]
+
+    def options_view(self, request: HttpRequest) -> HttpResponse:
+        """The options of the kind that was just chosen, for the form in place."""
+        if not (self.has_add_permission(request) or self.has_change_permission(request)):
+            raise PermissionDenied
+        return HttpResponse(swapped(request.GET))
 
     def check_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """What would keep the model from working, found without loading it."""

@@ -14,15 +14,16 @@ from pydantic import Field
 
 from prompts.models import PromptVersion
 
-from ..actions import labels, recipes, runs
+from ..actions import labels, presets, recipes, runs
 from ..engine.progress import progress
 from ..filters import ImageFilter
-from ..models import Collection, ImageAsset, ModelAdapter, Proposal, Recipe, Run
+from ..models import Collection, ImageAsset, ModelAdapter, OptionPreset, Proposal, Recipe, Run
 from ..queries import filtered
 from .auth import allow
 from .collections import collection_of
 from .errors import Conflict, Problem
 from .listing import Cursor, Limit, Listing, by_id
+from .presets import preset_of
 from .proposals import ProposalOut
 from .router import Router
 
@@ -94,6 +95,7 @@ class RunIn(Schema):
     adapter: str | None = Field(None, description="slug of an adapter, from which a recipe is made.")
     prompt_version: int | None = Field(None, description="With `adapter`, where it takes a prompt.")
     options: dict[str, Any] = Field({}, description="With `adapter`; those left out take its own.")
+    preset: int | None = Field(None, description="With `adapter`: a saved preset, over which `options` go.")
     images: RunImages | None = None
     name: str = Field("", max_length=160)
     shown: bool | None = Field(
@@ -210,7 +212,7 @@ def _recipe(payload: RunIn, collection: Collection, by: Any) -> Recipe:
     if (payload.recipe is None) == (payload.adapter is None):
         raise ValidationError({"recipe": "Name either a recipe or an adapter."})
     if payload.recipe is not None:
-        for name in ("prompt_version", "options", "variables"):
+        for name in ("prompt_version", "options", "preset", "variables"):
             if getattr(payload, name):
                 raise ValidationError({name: "A recipe has its own: give this with an adapter only."})
         try:
@@ -225,8 +227,14 @@ def _recipe(payload: RunIn, collection: Collection, by: Any) -> Recipe:
         prompt = PromptVersion.objects.filter(pk=payload.prompt_version).first()
         if prompt is None:
             raise ValidationError({"prompt_version": f"There is no prompt version {payload.prompt_version}."})
+    options = payload.options
+    if payload.preset is not None:
+        try:
+            options = presets.apply_preset(adapter, preset_of(payload.preset, by), options)
+        except OptionPreset.DoesNotExist as e:
+            raise ValidationError({"preset": str(e)}) from None
     try:
-        channel = recipes.ChannelSpec(adapter, prompt, payload.options, variables=payload.variables)
+        channel = recipes.ChannelSpec(adapter, prompt, options, variables=payload.variables)
         return recipes.get_recipe([channel], by=by)
     except ValidationError as e:
         named = {"prompt_version" if n == "prompt" else n: messages for n, messages in e.message_dict.items()}

@@ -6,6 +6,7 @@ from .access import ApiKey
 from .adapters import ModelAdapter
 from .collections import Collection, ImageAsset, IngestJob
 from .labels import Label, LabelEvent
+from .presets import OptionPreset
 from .recipes import Channel, Policy, PolicyVersion, Recipe
 from .recompute import ProposalRevision, RecomputeJob
 from .runs import ChannelResult, Chunk, Prediction, Proposal, Run, StoredLabelSet
@@ -25,6 +26,7 @@ __all__ = [
     "Label",
     "LabelEvent",
     "ModelAdapter",
+    "OptionPreset",
     "Policy",
     "PolicyVersion",
     "Prediction",

@@ -1,4 +1,4 @@
-"""What the new-run page asks: images, model, options."""
+"""What the new-run page asks: images, a model with its options or a recipe, policy, and how the run is done."""
 
 from __future__ import annotations
 
@@ -10,94 +10,91 @@ from django.core.exceptions import ValidationError
 from django.db.models import F
 from django.http import QueryDict
 
-from prompts.models import PromptVersion
-
-from ..actions.recipes import ChannelSpec, get_recipe
+from ..actions.labels import UnknownLabel, find_recipe
+from ..actions.recipes import get_recipe
 from ..actions.runs import start_run
-from ..adapters.base import Adapter, Problem
-from ..adapters.registry import UnknownAdapter
 from ..forms import SchemaForm
-from ..models import Collection, ImageAsset, ModelAdapter, Run
+from ..models import Collection, ImageAsset, Label, PolicyVersion, Recipe, Run
 from ..queries import ImageFilter, filtered
+from .channelform import ChannelForm, refusals
 from .filters import words
 
 LOWEST, HIGHEST = -100, 100  # priorities
+OFFERED = 50  # recipes in the list; others can be written by number or key
+POLICIES = 200  # policy versions in the list
 
 
 class NewRun:
     """The form behind /runs/new/.
 
-    `data` is what was posted (bound) or what the address says (collection, filter, adapter). `swapped` draws only the
-    options after the adapter was changed: `options_for` in the data names the adapter they were drawn for.
+    `data` is what was posted (bound) or what the address says (collection, filter, adapter, recipe). A run is asked for
+    with a model (`channel`, unprefixed) or with a recipe that exists: `by` in the data says which.
     """
 
-    FIELDS = ("collection", "adapter", "filter", "name", "priority", "prompt")
+    FIELDS = ("collection", "filter", "name", "priority", "recipe", "policy")
 
-    def __init__(self, data: QueryDict, *, bound: bool = False, swapped: bool = False) -> None:
+    def __init__(self, data: QueryDict, *, bound: bool = False, user: User | None = None) -> None:
         self.data = data
         self.bound = bound
-        self.swapped = swapped
         self.errors: dict[str, list[str]] = {}
         self.collections = list(Collection.objects.order_by(F("indexed_at").desc(nulls_last=True), "name"))
-        self.adapters = list(ModelAdapter.objects.filter(enabled=True))
-        self.collection = self._chosen("collection", self.collections)
-        self.adapter = self._chosen("adapter", self.adapters)
+        self.collection = self._chosen()
+        self.channel = ChannelForm(data, bound=bound and not self.by_recipe, by=user)
 
-    def _chosen(self, name: str, rows: list[Any]) -> Any:
-        """The row whose slug the data names; the first one where nothing is asked for yet. What is sent is never
+    def _chosen(self) -> Collection | None:
+        """The collection whose slug the data names; the first one where nothing is asked for yet. What is sent is never
         guessed: a run on the wrong images costs hours."""
-        slug = self.data.get(name, "")
-        found = next((row for row in rows if row.slug == slug), None)
+        slug = self.data.get("collection", "")
+        found = next((row for row in self.collections if row.slug == slug), None)
         if slug and found is None:
-            self.errors[name] = [f"There is no {name} {slug!r} that can be used."]
-        elif not slug and self.bound and rows:
-            self.errors[name] = [f"Choose the {'model' if name == 'adapter' else name}."]
-        return found or (rows[0] if rows and not slug else None)
+            self.errors["collection"] = [f"There is no collection {slug!r} that can be used."]
+        elif not slug and self.bound and self.collections:
+            self.errors["collection"] = ["Choose the collection."]
+        return found or (self.collections[0] if self.collections and not slug else None)
 
-    # -- the model and its options ----------------------------------------------------------------------------------
-    @cached_property
-    def adapter_class(self) -> type[Adapter] | None:
-        """The code of the chosen adapter; None when its package is gone or broken (`problems` says so)."""
-        return _class_of(self.adapter) if self.adapter else None
+    # -- the model, or a recipe -------------------------------------------------------------------------------------
+    @property
+    def by_recipe(self) -> bool:
+        """A recipe is asked for, not a model."""
+        return self.data.get("by", "recipe" if self.data.get("recipe") else "model") == "recipe"
 
     @property
-    def capabilities(self) -> dict[str, Any]:
-        """What the chosen model can do; empty when its code is missing."""
-        return self.adapter_class.capabilities.as_dict() if self.adapter_class else {}
-
-    @cached_property
-    def problems(self) -> list[Problem]:
-        """What would keep the chosen model from loading, found without loading it."""
-        if self.adapter is None:
-            return []
-        if self.adapter_class is None:
-            return [
-                Problem(f"The code of adapter kind {self.adapter.kind!r} cannot be loaded.", "Install its package.")
-            ]
-        return list(self.adapter.build().check())
-
-    @cached_property
     def options(self) -> SchemaForm | None:
-        if self.adapter_class is None:
-            return None
-        initial = self.adapter.options
-        if self.bound:
-            return SchemaForm(self.adapter_class.Options, data=self.data, initial=initial)
-        return SchemaForm(self.adapter_class.Options, initial=initial, carry=self._carried())
+        return self.channel.options
 
-    def _carried(self) -> dict[str, Any]:
-        """What the person changed in the options of the adapter chosen before."""
-        before = next((a for a in self.adapters if a.slug == self.data.get("options_for", "")), None)
-        code = _class_of(before) if self.swapped and before else None
-        return SchemaForm(code.Options, data=self.data, initial=before.options).changed() if code and before else {}
+    @property
+    def recipe_text(self) -> str:
+        return str(self.data.get("recipe", "")).strip()
 
     @cached_property
-    def prompts(self) -> list[PromptVersion]:
-        """Versions that the chosen model could be asked with; empty for models that take no prompt."""
-        if self.adapter_class is None or not self.adapter_class.capabilities.prompt:
-            return []
-        versions = PromptVersion.objects.select_related("prompt").order_by("prompt__slug", "-number")[:200]
-        return [v for v in versions if not v.prompt.families or self.adapter.kind in v.prompt.families]
+    def recipe(self) -> Recipe | None:
+        """What is named: a number, the beginning of a key, or a label that applies to the collection."""
+        try:
+            return find_recipe(self.recipe_text, collection=self.collection) if self.recipe_text else None
+        except UnknownLabel as e:
+            self.errors["recipe"] = [str(e)]
+            return None
+
+    @cached_property
+    def labels(self) -> list[Label]:
+        """Labels that apply to the collection, for the list of what can be asked for."""
+        rows = Label.objects.select_related("recipe", "adapter", "collection").order_by("name", "pk")
+        return [row for row in rows if row.collection_id in (None, self.collection.pk if self.collection else None)]
+
+    @cached_property
+    def recipes(self) -> list[Recipe]:
+        """The newest recipes."""
+        return list(Recipe.objects.prefetch_related("channels__adapter").order_by("-pk")[:OFFERED])
+
+    @cached_property
+    def policies(self) -> list[PolicyVersion]:
+        """Versions of policies, each policy's newest first."""
+        return list(PolicyVersion.objects.select_related("policy").order_by("policy__slug", "-number")[:POLICIES])
+
+    @property
+    def policy(self) -> PolicyVersion | None:
+        """The version that is chosen; None for the default policy as it is now."""
+        return next((p for p in self.policies if str(p.pk) == self.data.get("policy", "")), None)
 
     # -- the images -------------------------------------------------------------------------------------------------
     @cached_property
@@ -132,9 +129,8 @@ class NewRun:
 
     # -- doing it ---------------------------------------------------------------------------------------------------
     def is_valid(self) -> bool:
-        for name, row in (("collection", self.collection), ("adapter", self.adapter)):
-            if row is None:
-                self.errors.setdefault(name, [f"Choose a {name}." if name == "collection" else "Choose a model."])
+        if self.collection is None:
+            self.errors.setdefault("collection", ["Choose a collection."])
         try:
             if not LOWEST <= int(self.priority or 0) <= HIGHEST:
                 raise ValueError
@@ -142,56 +138,47 @@ class NewRun:
             self.errors["priority"] = [f"A whole number from {LOWEST} to {HIGHEST}."]
         if len(self.data.get("name", "")) > 160:
             self.errors["name"] = ["At most 160 characters."]
-        if self.prompt_slug and self.prompt is None:
-            self.errors["prompt"] = ["There is no such prompt version for this model."]
+        if self.data.get("policy") and self.policy is None:
+            self.errors["policy"] = ["There is no such version of a policy."]
         _ = self.filter
-        if self.options is None:
-            self.errors.setdefault("adapter", ["This model cannot be used here."])
-            return False
-        return self.options.is_valid() and not self.errors
+        if self.by_recipe:
+            if self.recipe is None:
+                self.errors.setdefault("recipe", ["Name a recipe: a label, its number, or the beginning of its key."])
+            return not self.errors
+        return self.channel.is_valid() and not self.errors
 
     @property
-    def prompt_slug(self) -> str:
-        return str(self.data.get("prompt", ""))
+    def has_errors(self) -> bool:
+        return bool(self.errors or self.channel.errors or (self.options and self.options.errors))
 
     @property
-    def prompt(self) -> PromptVersion | None:
-        return next((v for v in self.prompts if str(v.pk) == self.prompt_slug), None)
+    def more_open(self) -> bool:
+        """Something behind the disclosure needs to be seen."""
+        return any(self.errors.get(name) for name in ("name", "priority"))
 
     def start(self, by: User) -> Run:
         """Make the recipe and the run. ValidationError with the field's name when either is refused."""
-        if not (self.collection and self.adapter and self.options):
+        if self.collection is None:
             raise ValueError("start() comes after is_valid()")
-        channel = ChannelSpec(adapter=self.adapter, prompt_version=self.prompt, options=self.options.cleaned)
-        recipe = get_recipe([channel], by=by)
+        recipe = self.recipe if self.by_recipe else self._recipe(by)
+        if recipe is None:
+            raise ValueError("start() comes after is_valid()")
         images = None
         if self.filter:
             usable = {"state": ImageAsset.State.READY, "missing_since": None}
             images = filtered(self.collection, self.filter).filter(**usable)
-        return start_run(
-            recipe,
-            collection=self.collection,
-            images=images,
-            name=self.name,
-            shown=self.shown,
-            priority=int(self.priority or 0),
-            by=by,
-        )
+        return start_run(recipe, collection=self.collection, images=images, by=by, **self._settings())
+
+    def _recipe(self, by: User) -> Recipe:
+        return get_recipe([self.channel.spec()], policy_version=self.policy, by=by)
+
+    def _settings(self) -> dict[str, Any]:
+        """How the run is done."""
+        return {"name": self.name, "shown": self.shown, "priority": int(self.priority or 0)}
 
     def refuse(self, error: ValidationError) -> None:
         """Put an action's refusal beside the fields it names."""
-        found = error.message_dict if hasattr(error, "error_dict") else {"form": error.messages}
-        for name, lines in found.items():
-            if self.options is not None and name in self.options.properties:
-                self.options.errors.setdefault(name, []).extend(lines)
-                self.options.__dict__.pop("fields", None)  # drawn anew, with the error
-            else:
+        for name, lines in refusals(error).items():
+            if self.by_recipe or not self.channel.refuse(name, lines):
                 known = name if name in self.FIELDS else "form"
                 self.errors.setdefault(known, []).extend(lines)
-
-
-def _class_of(row: ModelAdapter) -> type[Adapter] | None:
-    try:
-        return row.adapter_class
-    except (UnknownAdapter, ImportError, TypeError):
-        return None

@@ -199,7 +199,8 @@ def act(request: Request, pk: int, verb: str) -> HttpResponse:
 @needs("curate", "GET", "HEAD", "POST")
 def new(request: Request) -> HttpResponse:
     """The form that starts a run; POST starts it."""
-    form = NewRun(request.POST if request.method == "POST" else request.GET, bound=request.method == "POST")
+    sent = request.method == "POST"
+    form = NewRun(request.POST if sent else request.GET, bound=sent, user=request.user)
     if request.method == "POST" and form.is_valid():
         try:
             started = form.start(request.user)
@@ -208,11 +209,4 @@ def new(request: Request) -> HttpResponse:
         else:
             messages.success(request, f"{started} is on its way.")
             return redirect(started)
-    code = 422 if form.errors or (form.options and form.options.errors) else 200
-    return render(request, "tagging/run_new.html", {"form": form}, status=code)
-
-
-@needs("curate")
-def options(request: Request) -> HttpResponse:
-    """The options of the adapter just chosen. What was typed for the one before is kept where it still applies."""
-    return render(request, "tagging/run_new.html#options", {"form": NewRun(request.GET, swapped=True)})
+    return render(request, "tagging/run_new.html", {"form": form}, status=422 if form.has_errors else 200)

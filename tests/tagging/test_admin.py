@@ -312,7 +312,28 @@ def test_adapter_options_are_checked_by_name(boss):
     boss.post(url, adapter())
     page = boss.get(change(ModelAdapter.objects.get())).content.decode()
     assert "images per call" in page
-    assert "Options that this kind takes" in page
+    assert 'name="options-general_threshold"' in page
+
+
+def test_the_options_of_a_model_are_a_form_that_follows_the_kind(boss):
+    url = reverse("admin:tagging_modeladapter_add")
+    assert "Choose a kind" in boss.get(url).content.decode()
+    swap = reverse("admin:tagging_modeladapter_options")
+    piece = boss.get(swap, {"kind": "wd", "options_kind": "photo-lite", "options-score_floor": "0.2"}).content.decode()
+    assert 'name="options-character_threshold"' in piece
+    assert 'name="options-score_floor" value="0.2"' in piece  # what was typed stays where it applies
+    assert "onclick" not in piece
+    sent = {k: v for k, v in adapter().items() if k != "options"}
+    page = boss.post(url, {**sent, "options-general_threshold": "7"}).content.decode()
+    assert "Correct the 1 marked option" in page
+    assert "At most 1." in page
+    assert not ModelAdapter.objects.exists()
+    boss.post(url, {**sent, "options-general_threshold": "0.4", "options-score_floor": "0.05"})
+    made = ModelAdapter.objects.get()
+    assert made.options == {"general_threshold": 0.4}  # what is at its default is not pinned
+    page = boss.get(change(made)).content.decode()
+    assert 'name="options-general_threshold" value="0.4"' in page
+    assert "instead of 0.3" in page
 
 
 def test_the_check_names_problem_and_mend(boss):

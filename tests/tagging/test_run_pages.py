@@ -37,7 +37,7 @@ def test_seeing_and_starting(holiday, role, see, start):
     assert client.get(f"/runs/{run.pk}/").status_code == see
     assert client.get(f"/runs/{run.pk}/status/").status_code == see
     assert client.get("/runs/new/").status_code == start
-    assert client.get("/runs/new/options/?adapter=photo-lite").status_code == start
+    assert client.get("/channels/form/?adapter=photo-lite").status_code == start
     for verb in ("pause", "resume", "cancel", "retry"):
         assert client.post(f"/runs/{run.pk}/{verb}/").status_code == start
     run.refresh_from_db()
@@ -204,7 +204,7 @@ def test_changing_the_adapter_keeps_what_still_applies(holiday, adapters):
         "options-threshold": "0.3",
         "options-score_floor": "0.11",
     }
-    html = client.get("/runs/new/options/", query).content.decode()
+    html = client.get("/channels/form/", query).content.decode()
     assert "<html" not in html
     assert re.search(r'name="options-score_floor" value="0.11"', html)
     assert re.search(r'name="options-general_threshold" value="0.4"', html)
@@ -295,7 +295,7 @@ def test_nothing_to_choose_says_what_to_do_first():
 def test_prompts_are_offered_only_where_the_model_takes_one(holiday, adapters):
     prompt = Prompt.objects.create(slug="plain", name="Plain")
     PromptVersion.objects.create(prompt=prompt, template="Say tags.", message="first")
-    assert NewRun(QueryDict("adapter=wd")).prompts == []
+    assert NewRun(QueryDict("adapter=wd")).channel.prompts == []
 
 
 def test_drawing_the_form_imports_nothing_heavy():

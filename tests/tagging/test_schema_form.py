@@ -84,7 +84,7 @@ def test_the_drawn_form_has_labels_ranges_help_and_a_disclosure():
 def test_initial_values_override_the_schema_defaults():
     form = SchemaForm(Old, initial={"threshold": 0.5, "gone": 1})
     assert form["threshold"].value == "0.5"
-    assert form["threshold"].default_text == "default: 0.5"
+    assert form["threshold"].default_text == "default: 0.5, set for this model"
 
 
 def test_values_are_validated_by_the_model_itself():
