@@ -307,12 +307,23 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """One image as an adapter receives it. `open` yields a fresh binary stream of `kind` ("original" or "proxy")."""
+    """One image as an adapter receives it. `open` yields a fresh binary stream of `kind` ("original" or "proxy").
+
+    `kind` "none" (see NO_IMAGE) is a question without an image: an adapter of language models sends the text alone.
+    """
 
     name: str
     sha256: str
     open: Callable[[], BinaryIO]
     kind: str = "original"
+
+
+def _no_stream() -> BinaryIO:
+    raise AdapterError("There is no image in this question: choose a model that answers text alone.", permanent=True)
+
+
+#: What `prepare` gets for a question of text alone. A model that needs an image fails on `open`, with its mend.
+NO_IMAGE = ImageInput(name="", sha256="", open=_no_stream, kind="none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,6 +444,11 @@ class Adapter(ABC):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.unload()
+
+    @property
+    def sees(self) -> bool:
+        """Does the model, as it is configured, look at the image? Else only text is sent to it."""
+        return self.capabilities.vision
 
     @property
     def label_set(self) -> LabelSet | None:

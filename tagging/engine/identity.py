@@ -7,6 +7,7 @@ in, and the sample index. Never: policy, thresholds, judge, batch size, device, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from prompts.models import digest
@@ -57,6 +58,10 @@ def prediction_key(
 
 
 def model_key(channel: Channel) -> str:
-    """What must be resident for a channel: hash of everything that load() depends on."""
-    loading = channel.adapter.adapter_class.load_options
-    return digest([channel.adapter_config, {k: v for k, v in channel.options.items() if k in loading}])
+    """What must be resident for a channel."""
+    return loading_key(channel.adapter.adapter_class, channel.adapter_config, channel.options)
+
+
+def loading_key(adapter: type[Adapter], config: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    """Hash of everything that load() depends on. `config`: as a Channel keeps it; `options`: all of them."""
+    return digest([dict(config), {k: v for k, v in options.items() if k in adapter.load_options}])

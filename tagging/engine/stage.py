@@ -5,56 +5,24 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from pathlib import Path
 from typing import Any
-
-from django.conf import settings
 
 from prompts.rendering import PromptError, RenderContext, names_used, render
 
-from ..adapters import registry
-from ..adapters.base import (
-    Adapter,
-    AdapterConfig,
-    ImageInput,
-    LabelSet,
-    ModelUnavailable,
-    PackedScores,
-    Reply,
-    Request,
-    ScoredTag,
-    terms_digest,
-)
+from ..adapters.base import ModelUnavailable, PackedScores, Reply, Request, ScoredTag
 from ..models import Channel, ImageAsset, Prediction, Run
-from . import identity, residency
+from .calls import Call
 from .contexts import PER_IMAGE, Contexts, Sayings
 from .propose import Proposer, compiled_policy
-from .store import store_labels
 
 
-class Stage:
-    """A recipe's channel in this process. Cheap to make; `key` reads files the first time, `resident` loads weights."""
+class Stage(Call):
+    """A recipe's channel in this process: the call, what is asked of each image, and what becomes of the answers."""
 
     def __init__(self, run: Run, channel: Channel) -> None:
         """Raises ModelUnavailable when the adapter is unknown here or refuses its stored options."""
+        super().__init__(channel.adapter.slug, channel.adapter.label, channel.adapter_config, channel.options)
         self.channel = channel
-        self.label = channel.adapter.label
-        config = channel.adapter_config
-        self.config = AdapterConfig(
-            source=config.get("source", ""),
-            revision=config.get("revision", ""),
-            device=config.get("device", "auto"),
-            quantization=config.get("quantization", "none"),
-            options=channel.options,
-            models_dirs=tuple(Path(p) for p in settings.IWTAG_MODELS_DIRS),
-        )
-        try:
-            self.adapter_class = registry.adapter_class(config["kind"])
-            self.cold = self.adapter_class(self.config)
-            self.options = self.cold.options()
-        except (LookupError, ImportError, ValueError) as e:
-            raise ModelUnavailable(f"{self.label} cannot be used here: {e}") from e
-        self.model_key = identity.model_key(channel)
         self.policy = compiled_policy(run.recipe.policy_version_id)
         self.proposer = Proposer(self.adapter_class, self.options, self.policy, source=channel.source)
         version = channel.prompt_version
@@ -62,9 +30,6 @@ class Stage:
         self.schema = version.response_schema if version else None
         self.names = names_used(self.system) | names_used(self.template)
         self.terms = self._terms()
-        self.largest: int | None = None  # batch that fits, once a larger one did not
-        self._call: dict[str, Any] | None = None
-        self._labels: LabelSet | None = None
 
     def _terms(self) -> tuple[str, ...]:
         """The policy's vocabulary, in its order, for a model that is to be held to it."""
@@ -76,29 +41,6 @@ class Stage:
                 f"{self.label} is to answer from a vocabulary, but the policy has none: add a vocabulary list to it."
             )
         return tuple(term.name for term in terms)
-
-    @property
-    def labels(self) -> LabelSet | None:
-        """The label set of the model, stored so that scores can name it. ModelUnavailable."""
-        if self._labels is None:
-            self._labels = self.cold.label_set
-            if self._labels is not None:
-                store_labels(self._labels)
-        return self._labels
-
-    def key(self, image: ImageAsset, request: Request) -> str:
-        """The key of this channel's prediction for an image. ModelUnavailable."""
-        if self._call is None:
-            self._call = identity.call_identity(self.cold, self.options)
-        return identity.prediction_key(
-            image.sha256,
-            self._call,
-            system=request.system,
-            prompt=request.prompt,
-            schema=request.schema,
-            sample=request.sample,
-            terms=terms_digest(request.terms),
-        )
 
     def request(self, run: Run) -> Request:
         """What is the same for all images of a run; texts that differ from image to image are empty."""
@@ -143,16 +85,6 @@ class Stage:
         text = render(self.system, self.template, context)
         return Request(self.options, text.system, text.prompt, self.schema, run.sample, self.terms)
 
-    def resident(self) -> residency.Resident:
-        """The loaded model. Raises what `load()` raises."""
-        return residency.MODELS.get(self.model_key, self.channel.adapter.slug, lambda: self.adapter_class(self.config))
-
-    def loaded(self, adapter: Adapter) -> None:
-        """Labels that are known only once the weights are there."""
-        if self._labels is None and adapter.label_set is not None:
-            self._labels = adapter.label_set
-            store_labels(self._labels)
-
 
 _STAGES: OrderedDict[tuple[int, int], Stage] = OrderedDict()
 
@@ -177,11 +109,6 @@ def forget() -> None:
     """Make every stage anew (tests; files of a model that were replaced)."""
     _STAGES.clear()
     compiled_policy.cache_clear()
-
-
-def image_input(image: ImageAsset) -> ImageInput:
-    """An image as adapters take it. Its `open` is called in other threads and touches no database."""
-    return ImageInput(name=image.path, sha256=image.sha256, open=image.open)
 
 
 def reply_of(prediction: Prediction) -> Reply:

@@ -154,7 +154,7 @@ def _write(
         images = _lock_images(batch.results) if run.shown else {}
         if run.shown and len(images) < len({r.image_id for r in batch.results}):
             raise IntegrityError("an image was deleted")
-        predictions = _insert_predictions(run, batch.results, labels, now)
+        predictions = _insert_predictions(run.pk, batch.results, labels, now)
         _insert_proposals(run, batch.results, predictions, now)
         if run.shown:
             show(run.pk, batch.results, images, tag_ids)
@@ -201,7 +201,9 @@ def _time(value: datetime) -> Any:
     return connection.ops.adapt_datetimefield_value(value)
 
 
-def _insert_predictions(run: Run, results: Sequence[Result], labels: LabelSet | None, now: datetime) -> dict[str, int]:
+def _insert_predictions(
+    run_id: int | None, results: Sequence[Result], labels: LabelSet | None, now: datetime
+) -> dict[str, int]:
     """New replies under their keys; key → id. One that another worker stored first is taken as it is."""
     new = {r.key: r for r in results if r.reply is not None and r.key}
     if not new:
@@ -216,7 +218,7 @@ def _insert_predictions(run: Run, results: Sequence[Result], labels: LabelSet | 
             (
                 key,
                 result.sha256,
-                run.pk,
+                run_id,
                 digest if reply.scores is not None else None,
                 reply.scores.to_bytes() if reply.scores is not None else None,
                 json.dumps([[t.name, t.category, t.score] for t in reply.tags]) if reply.tags else None,
@@ -270,7 +272,13 @@ def add_results(run: Run, results: Sequence[Result]) -> None:
     """Predictions and proposals of a run that no worker computes, inside the caller's transaction. Nothing is shown
     for review, and no chunk is counted."""
     now = timezone.now()
-    _insert_proposals(run, results, _insert_predictions(run, results, None, now), now)
+    _insert_proposals(run, results, _insert_predictions(run.pk, results, None, now), now)
+
+
+def add_predictions(results: Sequence[Result], labels: LabelSet | None, run_id: int | None = None) -> dict[str, int]:
+    """Replies that belong to no chunk, in a transaction of their own; key → id. `run_id`: the run they are made for."""
+    with transaction.atomic():
+        return _insert_predictions(run_id, results, labels, timezone.now())
 
 
 # -- what review shows ------------------------------------------------------------------------------------------------

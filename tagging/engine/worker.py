@@ -9,25 +9,21 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
-from typing import Any
 
 from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections
 from django.utils import timezone
 
 from prompts.rendering import PromptError
 
-from ..adapters.base import AdapterError, ModelUnavailable, OutOfMemory, Reply, Request
+from ..adapters.base import Adapter, ModelUnavailable, Reply, Request
 from ..models import Chunk, ImageAsset, Prediction, Proposal, Run
-from . import leases, residency, store
+from . import inferring, leases, residency, store
 from .heartbeat import HEART, Heart
+from .inferring import LARGEST, Asked, explain
 from .leases import LeaseLost
 from .owners import owner_id
 from .process import stopping
-from .stage import Stage, image_input, reply_of, stage_of
+from .stage import Stage, reply_of, stage_of
 from .store import Batch, Inflight, Result
 
 log = logging.getLogger(__name__)
@@ -38,17 +34,8 @@ BUDGET = float(os.environ.get("IWTAG_DRAIN_SECONDS", "20"))
 FLUSH = float(os.environ.get("IWTAG_FLUSH_SECONDS", "1"))
 #: Seconds between two looks at whether the run was paused, while answers are awaited.
 LOOK = 0.5
-#: Images a commit holds at most: the knee of throughput against other writers' waiting time (measured).
-LARGEST = 256
-THREADS = int(os.environ.get("IWTAG_PREFETCH", "0")) or min(8, os.cpu_count() or 2)
 #: Deaths on one image, tried alone, that make it the image's fault.
 POISON = 2
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    """Made after the fork, on first use."""
-    return ThreadPoolExecutor(THREADS, thread_name_prefix="prepare")
 
 
 def drain(queue: str) -> bool:
@@ -186,7 +173,7 @@ class Work:
     def _render(self, images: list[ImageAsset]) -> list[ImageAsset]:
         """What is asked of each image; one whose prompt cannot be written has its result already."""
         self.requests: dict[int, Request] = {}
-        for pk, request in self.stage.requests(self.run, images, threads=_threads()).items():
+        for pk, request in self.stage.requests(self.run, images, threads=inferring.threads()).items():
             if isinstance(request, PromptError):
                 self._add(Result(pk, error=f"The prompt cannot be written for this image: {request}"))
             else:
@@ -212,94 +199,40 @@ class Work:
 
     # -- the model --------------------------------------------------------------------------------------------------
     def _infer(self, images: list[ImageAsset], keys: dict[int, str]) -> list[ImageAsset]:
-        """Ask the model, in order; the images that are left when the time is over or the run is stopped."""
+        """Ask the model; the images that are left when the time is over or the run is stopped."""
         adapter = self._load()
-        request = self.stage.request(self.run)
-        if adapter.streams and not self.careful:
-            return self._stream(adapter, images, keys, request)
-        size = 1 if self.careful else max(1, min(adapter.batch_size, self.stage.largest or LARGEST, LARGEST))
-        waiting = deque(images)
-        ahead: deque[tuple[ImageAsset, Future[Any]]] = deque()
-        self.flushed = time.monotonic()
-        first = True
-        try:
-            while (waiting or ahead) and self._may_go_on():
-                while waiting and len(ahead) < max(2 * size, THREADS + 1):
-                    image = waiting.popleft()
-                    asked = self.requests[image.pk]
-                    ahead.append((image, _threads().submit(adapter.prepare, image_input(image), asked)))
-                ready = self._take(ahead, size)
-                if self.careful and ready:
-                    self._flush(force=True, inflight=Inflight(ready[0][0].pk, self.tried + 1 if first else 1))
-                    first = False
-                for image, outcome in run_batch(adapter, ready, request, self._no_room_for):
-                    self._keep(image, keys[image.pk], outcome)
-                size = min(size, self.stage.largest or size)
-                self.heart.progress()
-                self._flush(force=self.careful or not (waiting or ahead))
-        finally:
-            for _, future in ahead:
-                future.cancel()
-        self._flush(force=bool(self.batch))
-        return [image for image, _ in ahead] + list(waiting)
-
-    def _stream(self, adapter: Any, images: list[ImageAsset], keys: dict[int, str], request: Any) -> list[ImageAsset]:
-        """The same for a model that answers many images at once: results are kept as they come, whatever the order."""
         unanswered = {image.pk: image for image in images}
-        self.flushed, broken = time.monotonic(), False
-        stream = adapter.infer_stream(self._feed(adapter, images, unanswered), request)
+        asked = [Asked(i.pk, self.stage.input(i), self.requests[i.pk]) for i in images]
+        self.flushed = time.monotonic()
+        stream = inferring.answers(
+            adapter,
+            asked,
+            self.stage.request(self.run),
+            room=self.stage.room,
+            go_on=self._may_go_on,
+            careful=self.careful,
+            before=self._name,
+        )
         try:
             for answer in stream:
                 if answer is not None:
-                    image, outcome = answer
-                    del unanswered[image.pk]
-                    self._keep(image, keys[image.pk], outcome)
+                    pk, outcome = answer
+                    self._keep(unanswered.pop(pk), keys[pk], outcome)
                     self.heart.progress()
                 self._flush()
                 self._look()
-                if stopping():
-                    break
         except ModelUnavailable:
             self._flush(force=bool(self.batch))
             raise
-        except (LeaseLost, DatabaseError, InterfaceError):
-            raise
-        except Exception:  # a fault of the adapter: one by one, so that the image at fault gets its error
-            log.exception("%s", self.chunk)
-            broken = True
         finally:
             stream.close()
         self._flush(force=bool(self.batch))
-        left = list(unanswered.values())
-        if broken and left and self._may_go_on():
-            self.careful, self.tried = True, 0
-            return self._infer(left, keys)
-        return left
+        return list(unanswered.values())
 
-    def _feed(
-        self, adapter: Any, images: Sequence[ImageAsset], unanswered: dict[int, ImageAsset]
-    ) -> Iterator[tuple[ImageAsset, Any]]:
-        """Images with what was prepared of them, as long as the work may go on. One that cannot be prepared has its
-        result at once."""
-        waiting = deque(images)
-        ahead: deque[tuple[ImageAsset, Future[Any]]] = deque()
-        try:
-            while (waiting or ahead) and self._may_go_on():
-                while waiting and len(ahead) < max(adapter.batch_size, THREADS + 1):
-                    image = waiting.popleft()
-                    asked = self.requests[image.pk]
-                    ahead.append((image, _threads().submit(adapter.prepare, image_input(image), asked)))
-                image, future = ahead.popleft()
-                try:
-                    prepared = future.result()
-                except Exception as e:
-                    del unanswered[image.pk]
-                    self._add(Result(image.pk, error=explain(e)))
-                else:
-                    yield image, prepared
-        finally:
-            for _, future in ahead:
-                future.cancel()
+    def _name(self, image_id: int) -> None:
+        """Write down which image is tried next, alone: if the worker dies of it, the next one knows."""
+        self._flush(force=True, inflight=Inflight(image_id, self.tried + 1))
+        self.tried = 0
 
     def _look(self) -> None:
         """Notice a pause or a cancel while no results come; LeaseLost when the claim is gone."""
@@ -310,44 +243,22 @@ class Work:
             state = Run.objects.filter(pk=self.run.pk).values_list("state", flat=True).first()
             self.running = state == Run.State.RUNNING
 
-    def _load(self) -> Any:
-        label = self.stage.label
-        if self.stage.model_key not in residency.MODELS:
-            Run.objects.filter(pk=self.run.pk).update(phase=f"loading {label}")
-            self.heart.doing = f"loading {label}"
-        try:
-            resident = self.stage.resident()
-        except ModelUnavailable:
-            raise
-        except OutOfMemory as e:
-            raise ModelUnavailable(f"{label} does not fit into the memory of its device: {e.message}") from e
-        except AdapterError as e:
-            raise ModelUnavailable(f"{label} could not be loaded: {e.message}") from e
-        except Exception as e:
-            log.exception("loading %s", label)
-            raise ModelUnavailable(f"{label} could not be loaded: {type(e).__name__}: {e}") from e
-        self.stage.loaded(resident.adapter)
+    def _load(self) -> Adapter:
+        resident = self.stage.load(self._say)
         Run.objects.filter(pk=self.run.pk).update(
             phase="", provider=resident.adapter.provider[:120], load_seconds=resident.load_seconds
         )
         self.heart.progress()
         return resident.adapter
 
+    def _say(self, phase: str) -> None:
+        Run.objects.filter(pk=self.run.pk).update(phase=phase[:120])
+        self.heart.doing = phase
+
     def _may_go_on(self) -> bool:
         if self.heart.lost:
             raise LeaseLost(self.chunk.pk)
         return self.running and time.monotonic() < self.end and not stopping()
-
-    def _take(self, ahead: deque[tuple[ImageAsset, Future[Any]]], size: int) -> list[tuple[ImageAsset, Any]]:
-        """Up to `size` prepared images; one that cannot be prepared has its result already."""
-        ready: list[tuple[ImageAsset, Any]] = []
-        while ahead and len(ready) < size:
-            image, future = ahead.popleft()
-            try:
-                ready.append((image, future.result()))
-            except Exception as e:
-                self._add(Result(image.pk, error=explain(e)))
-        return ready
 
     def _keep(self, image: ImageAsset, key: str, outcome: Reply | Exception) -> None:
         if isinstance(outcome, Exception):
@@ -356,10 +267,6 @@ class Work:
         proposed = self.stage.proposer.propose(outcome, self.stage.labels)
         flags = list(outcome.flags)
         self._add(Result(image.pk, proposed, key=key, sha256=image.sha256, reply=outcome, flags=flags))
-
-    def _no_room_for(self, n: int) -> None:
-        """The device had no room for `n` images at once: remembered for as long as the stage is."""
-        self.stage.largest = max(1, n // 2)
 
     # -- writing ----------------------------------------------------------------------------------------------------
     def _add(self, result: Result) -> None:
@@ -375,38 +282,3 @@ class Work:
         state = store.commit(self.chunk, self.run, self.batch, labels=self.stage.labels, inflight=inflight)
         self.running = state == Run.State.RUNNING
         self.batch, self.flushed = Batch(), time.monotonic()
-
-
-def explain(error: BaseException) -> str:
-    """An error as a person reads it."""
-    if isinstance(error, AdapterError):
-        return error.message
-    text = str(error) or "no further word"
-    return f"{type(error).__name__}: {text}"
-
-
-def run_batch(
-    adapter: Any, batch: Sequence[tuple[ImageAsset, Any]], request: Any, no_room: Callable[[int], None]
-) -> Iterator[tuple[ImageAsset, Reply | Exception]]:
-    """Infer a batch; when it fails as a whole, its halves, down to the single image at fault."""
-    if not batch:
-        return
-    try:
-        outcomes = list(adapter.infer([prepared for _, prepared in batch], request))
-        if len(outcomes) != len(batch):
-            raise AdapterError(f"The model gave {len(outcomes)} answers for {len(batch)} images")
-    except ModelUnavailable:
-        raise
-    except Exception as e:
-        if isinstance(e, OutOfMemory | MemoryError):
-            residency.free_memory()
-            no_room(len(batch))
-        if len(batch) == 1:
-            yield batch[0][0], e
-            return
-        half = len(batch) // 2
-        yield from run_batch(adapter, batch[:half], request, no_room)
-        yield from run_batch(adapter, batch[half:], request, no_room)
-        return
-    for (image, _), outcome in zip(batch, outcomes, strict=True):
-        yield image, outcome

@@ -13,7 +13,7 @@ from tagging.actions import counts
 from tagging.actions.recipes import ChannelSpec, get_recipe
 from tagging.actions.runs import NotNow, cancel, pause, resume, retry_failed, start_run
 from tagging.adapters import registry
-from tagging.engine import leases, residency, stage, worker
+from tagging.engine import inferring, leases, residency, stage, worker
 from tagging.engine.owners import owner_id
 from tagging.engine.progress import progress
 from tagging.models import (
@@ -331,13 +331,13 @@ def test_after_a_death_images_are_named_before_they_are_tried(fake, collection, 
     chunk = Chunk.objects.first()
     Chunk.objects.filter(pk=chunk.pk).update(attempts=1)
     named = []
-    real = worker.run_batch
+    real = inferring.run_batch
 
     def spy(adapter, batch, *rest):
-        named.append((Chunk.objects.get(pk=chunk.pk).inflight, [i.pk for i, _ in batch]))
+        named.append((Chunk.objects.get(pk=chunk.pk).inflight, [i for i, _ in batch]))
         return real(adapter, batch, *rest)
 
-    monkeypatch.setattr(worker, "run_batch", spy)
+    monkeypatch.setattr(inferring, "run_batch", spy)
     worker.process(leases.claim("gpu", owner_id()), time.monotonic() + 60)
     assert [i for i, _ in named] == list(chunk.images)
     assert all([i] == batch for i, batch in named)

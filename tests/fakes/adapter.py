@@ -221,7 +221,15 @@ class Remote(Talker):
     capabilities = replace(Talker.capabilities, queue="io")
 
 
-KINDS = {kind.key: kind for kind in (Fake, Talker, Remote)}
+class Reader(Talker):
+    """The same, blind: text alone reaches it."""
+
+    key = "fake-reader"
+    label = "Fake reader"
+    capabilities = replace(Talker.capabilities, vision=False)
+
+
+KINDS = {kind.key: kind for kind in (Fake, Talker, Remote, Reader)}
 
 
 @cache

@@ -1,0 +1,124 @@
+"""A configured model in this process: its code, effective options, identity, labels, and where it is loaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from ..adapters import registry
+from ..adapters.base import (
+    NO_IMAGE,
+    Adapter,
+    AdapterConfig,
+    AdapterError,
+    ImageInput,
+    LabelSet,
+    ModelUnavailable,
+    OutOfMemory,
+    Request,
+    terms_digest,
+)
+from ..models import ImageAsset
+from . import identity, residency
+from .inferring import Room
+from .store import store_labels
+
+log = logging.getLogger(__name__)
+
+
+class Call:
+    """A model and its options. Cheap to make; `key` reads files the first time, `load` loads weights."""
+
+    def __init__(
+        self,
+        slug: str,
+        label: str,
+        config: Mapping[str, Any],
+        options: Mapping[str, Any] | None = None,
+        *,
+        extras: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`config`: kind, source, revision, device, quantization as a Channel keeps them. `extras` join the identity of
+        what it answers. Raises ModelUnavailable when the adapter is unknown here or refuses its options."""
+        self.slug, self.label = slug, label
+        self.config = AdapterConfig(
+            source=config.get("source", ""),
+            revision=config.get("revision", ""),
+            device=config.get("device", "auto"),
+            quantization=config.get("quantization", "none"),
+            options=dict(options or {}),
+            models_dirs=tuple(Path(p) for p in settings.IWTAG_MODELS_DIRS),
+        )
+        try:
+            self.adapter_class = registry.adapter_class(config["kind"])
+            self.cold = self.adapter_class(self.config)
+            self.options = self.cold.options()
+        except (LookupError, ImportError, ValueError) as e:
+            raise ModelUnavailable(f"{label} cannot be used here: {e}") from e
+        self.model_key = identity.loading_key(self.adapter_class, config, dict(options or {}))
+        self.room = Room()
+        self._extras = dict(extras or {})
+        self._identity: dict[str, Any] | None = None
+        self._labels: LabelSet | None = None
+
+    @property
+    def sees(self) -> bool:
+        """Is the image part of the question?"""
+        return self.cold.sees
+
+    @property
+    def labels(self) -> LabelSet | None:
+        """The label set of the model, stored so that scores can name it. ModelUnavailable."""
+        if self._labels is None:
+            self._labels = self.cold.label_set
+            if self._labels is not None:
+                store_labels(self._labels)
+        return self._labels
+
+    def key(self, image: ImageAsset | None, request: Request) -> str:
+        """The key of the prediction that answers this. ModelUnavailable."""
+        if self._identity is None:
+            self._identity = {**identity.call_identity(self.cold, self.options), **self._extras}
+        return identity.prediction_key(
+            image.sha256 if image is not None and self.sees else "",
+            self._identity,
+            system=request.system,
+            prompt=request.prompt,
+            schema=request.schema,
+            sample=request.sample,
+            terms=terms_digest(request.terms),
+        )
+
+    def input(self, image: ImageAsset | None) -> ImageInput:
+        """The image as the adapter takes it. Its `open` is called in other threads and touches no database."""
+        if image is None or not self.sees:
+            return NO_IMAGE
+        return ImageInput(name=image.path, sha256=image.sha256, open=image.open)
+
+    def load(self, doing: Callable[[str], None] | None = None) -> residency.Resident:
+        """The loaded model; `doing` is told when that will take time. ModelUnavailable, whatever goes wrong."""
+        if self.model_key not in residency.MODELS and doing:
+            doing(f"loading {self.label}")
+        try:
+            resident = residency.MODELS.get(self.model_key, self.slug, lambda: self.adapter_class(self.config))
+        except ModelUnavailable:
+            raise
+        except OutOfMemory as e:
+            raise ModelUnavailable(f"{self.label} does not fit into the memory of its device: {e.message}") from e
+        except AdapterError as e:
+            raise ModelUnavailable(f"{self.label} could not be loaded: {e.message}") from e
+        except Exception as e:
+            log.exception("loading %s", self.label)
+            raise ModelUnavailable(f"{self.label} could not be loaded: {type(e).__name__}: {e}") from e
+        self._learn_labels(resident.adapter)
+        return resident
+
+    def _learn_labels(self, adapter: Adapter) -> None:
+        """Labels that are known only once the weights are there."""
+        if self._labels is None and adapter.label_set is not None:
+            self._labels = adapter.label_set
+            store_labels(self._labels)
