@@ -9,6 +9,8 @@ IWTAG_ALLOWED_HOSTS   host names that may be asked for, comma-separated (localho
 IWTAG_TRUSTED_ORIGINS https://… origins behind a proxy, comma-separated
 IWTAG_INGEST_ROOTS    folders that collections may lie in, separated like PATH (any folder by default)
 IWTAG_MAX_PIXELS      pictures with more pixels are not decoded (400000000)
+IWTAG_ALLOW_PRIVATE_ENDPOINTS  True: model endpoints may be in private networks; False: not even on this machine
+                      (this machine only)
 IWTAG_STORAGE         dotted path of a Django storage class for thumbnails, uploads, exports (files in the data folder)
 IWTAG_STORAGE_OPTIONS its options as JSON, e.g. {"bucket_name": "photos"}
 DATABASE_URL          postgres://user:password@host:5432/name (SQLite in the data folder)
