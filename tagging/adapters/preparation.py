@@ -121,6 +121,21 @@ def centre_crop(image: ImageInput, side: int, padding: int) -> Pixels:
     return reduced.resized(side, (reduced.width - crop) / 2, (reduced.height - crop) / 2, crop)
 
 
+def fitted(image: ImageInput, longest: int) -> Image.Image:
+    """The whole picture, upright, RGB on white, its longer side at most `longest`; a smaller one stays as it is.
+
+    AdapterError (permanent) when it cannot be read.
+    """
+    reduced = _decoded(image, longest * OVERSAMPLING, cover=False)
+    scale = longest / max(reduced.width, reduced.height)
+    if scale >= 1:
+        return reduced.picture
+    size = (max(1, round(reduced.width * scale)), max(1, round(reduced.height * scale)))
+    right, bottom = reduced.left + reduced.width / reduced.factor, reduced.top + reduced.height / reduced.factor
+    box = (reduced.left, reduced.top, min(right, reduced.picture.width), min(bottom, reduced.picture.height))
+    return reduced.picture.resize(size, Image.Resampling.BICUBIC, box=box)
+
+
 def _decoded(image: ImageInput, side: float, *, cover: bool) -> _Reduced:
     """The picture, its longer side (`cover`: its shorter) at least `side` pixels or as in the file."""
     try:

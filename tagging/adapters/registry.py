@@ -16,6 +16,7 @@ BUILT_IN: dict[str, tuple[str, str]] = {
     "photo-lite": ("photo-lite (embedded default)", "tagging.adapters.photo_lite:PhotoLite"),
     "import": ("Imported results", "tagging.adapters.imported:Imported"),
     "openai": ("OpenAI-compatible endpoint", "tagging.adapters.endpoint.adapter:Endpoint"),
+    "vlm": ("Vision-language model (transformers)", "tagging.adapters.vlm.chat:ChatModel"),
     "wd": ("WD tagger (ONNX, v2/v3 layout)", "tagging.adapters.wd:WdTagger"),
 }
 

@@ -1,0 +1,436 @@
+"""What all local vision-language models share: life, preparation in threads, true batches, checks of the answer.
+
+A family subclasses `VisionLanguage` and says how its question is written and how its answer is read.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, cast
+
+from PIL import Image
+
+from .. import preparation
+from ..base import (
+    Adapter,
+    AdapterConfig,
+    AdapterError,
+    AdapterOptions,
+    Capabilities,
+    ImageInput,
+    ModelUnavailable,
+    OutOfMemory,
+    Problem,
+    Reply,
+    Request,
+)
+from . import batches, generation, memory, processors, runtime, source, words
+from .batches import Answer, Prepared
+from .options import LOAD_OPTIONS, LoadOptions
+
+#: Images in one call where the device's memory does not say: processors gain little from more.
+CPU_BATCH = 4
+#: Most images in one call.
+LARGEST_BATCH = 64
+#: (model, device, quantization, format) → the batch that fitted after a larger one did not; kept after unloading.
+_LEARNED: dict[tuple[str, ...], int] = {}
+
+
+def capabilities(**changes: Any) -> Capabilities:
+    """What most families can do, with the changes of one."""
+    usual: dict[str, Any] = {
+        "outputs": frozenset({"caption", "tags"}),
+        "prompt": True,
+        "quantizations": runtime.QUANTIZATIONS,
+        "devices": runtime.DEVICES,
+        "seed": True,
+    }
+    return Capabilities(**{**usual, **changes})
+
+
+class VisionLanguage(Adapter):
+    """One local model that reads an image and writes text."""
+
+    preparation: ClassVar[str] = "vlm 1: draft 2, white, longest side to max_image_side, bicubic; the model's processor"
+    load_options: ClassVar[frozenset[str]] = LOAD_OPTIONS
+    #: `model_type` of the configurations that this family serves; empty: any that has no family of its own.
+    model_types: ClassVar[frozenset[str]] = frozenset()
+    #: Asked when the prompt is empty.
+    default_prompt: ClassVar[str] = ""
+    #: Rows of unlike length may be padded on the left; else only equal ones share a call.
+    pads: ClassVar[bool] = True
+    #: Preferred number format on a card; empty: as the weights are stored.
+    card_dtype: ClassVar[str] = ""
+    #: The answer is a caption for certain; else text that the policy reads tags or a caption from.
+    captioner: ClassVar[bool] = False
+
+    def __init__(self, config: AdapterConfig | None = None) -> None:
+        super().__init__(config)
+        self._folder: source.Folder | None = None
+        self._model: Any = None
+        self._torch: Any = None
+        self._transformers: Any = None
+        self._processor: Any = None
+        self._device = ""
+        self._dtype: Any = None
+        self._estimate: memory.Estimate | None = None
+        self._vocabularies = generation.Vocabularies()
+        self._of_thread = threading.local()
+
+    # -- cheap --------------------------------------------------------------------------------------------------------
+    @property
+    def load_settings(self) -> LoadOptions:
+        """The adapter's own options. ModelUnavailable when a stored one is not accepted any more."""
+        try:
+            return cast(LoadOptions, self.options())
+        except ValueError as error:
+            raise ModelUnavailable(f"The stored options of this {self.label} are not valid: {error}") from error
+
+    def check(self) -> list[Problem]:
+        found = runtime.missing_packages() + runtime.check_device(self.config.device)
+        found += runtime.check_quantization(self.config.quantization, self.config.device)
+        try:
+            folder = self._find(download=False)
+            if folder is None:
+                found.append(
+                    Problem(
+                        f"{self.config.source} is not on this machine yet.",
+                        f"It is downloaded at its first use. Without a connection: {source.how_to_get(self.config)}",
+                        fatal=False,
+                    )
+                )
+                return found
+            found += self._check_folder(folder)
+        except ModelUnavailable as error:
+            found.append(Problem(error.message, "Correct the adapter's source or options, or put the files there."))
+        return found
+
+    def _check_folder(self, folder: source.Folder) -> list[Problem]:
+        found = []
+        if problem := self.wrong_family(folder):
+            found.append(problem)
+        trusted = self.load_settings.trust_remote_code
+        if folder.remote_code and not trusted and self.needs_remote_code(folder):
+            found.append(
+                Problem(
+                    f"{folder.model or folder.path.name} brings Python of its own and does not work without it.",
+                    "Read that code; if you trust it, pin the revision and tick 'Run code that comes with the model'.",
+                )
+            )
+        if trusted:
+            found.append(
+                Problem(
+                    "Python that comes with the model is run with all rights of iwtag.",
+                    "Pin the revision, and untick it where the model does not need it.",
+                    fatal=False,
+                )
+            )
+        if self.config.device == "cpu" and (free := memory.free_ram()):
+            need = self.estimate(dtype="fp32")
+            if need and need.total() > free:
+                text = f"{need.text()} are needed, {memory.gigabytes(free)} are free."
+                found.append(Problem(f"It may not fit: {text}", runtime.less_memory("cpu"), fatal=False))
+        return found
+
+    def needs_remote_code(self, folder: source.Folder) -> bool:
+        """Is this a model that the library itself does not know? Judged without importing it: by the family's list."""
+        return bool(self.model_types) and str(folder.config.get("model_type")) not in self.model_types
+
+    def wrong_family(self, folder: source.Folder) -> Problem | None:
+        """A problem when the model's configuration belongs to another adapter."""
+        kind = str(folder.config.get("model_type", ""))
+        if not kind:
+            return Problem(f"{folder.path / source.CONFIG} names no model_type.", "Download the model again.")
+        if self.model_types and kind not in self.model_types:
+            owner = processors.owner_of(kind)
+            return Problem(
+                f"This is a {kind!r} model, not one of the family {self.label}.", f"Use the adapter {owner!r}."
+            )
+        return None
+
+    def estimate(self, *, dtype: str = "bf16", batch_tokens: int = 300) -> memory.Estimate | None:
+        """The memory it will need, for forms; None while a hub model is not here. ModelUnavailable (broken files)."""
+        folder = self._find(download=False)
+        if folder is None:
+            return None
+        chosen = self.load_settings.dtype
+        named = dtype if chosen == "auto" else chosen
+        return memory.estimate(folder, dtype=named, quantization=self.config.quantization, new_tokens=batch_tokens)
+
+    def identity(self) -> dict[str, Any]:
+        folder = self._find(download=True)
+        assert folder is not None
+        code = self.load_settings.trust_remote_code
+        model = (
+            {"id": folder.model, "revision": folder.revision}
+            if folder.model
+            else {"files_sha256": source.folder_digest(folder, code=code)}
+        )
+        return {
+            **model,
+            "quantization": self.config.quantization,
+            "chat_template": source.digest(source.chat_template(folder)),
+        }
+
+    def _find(self, *, download: bool) -> source.Folder | None:
+        if self._folder is None:
+            code = bool(self.config.options.get("trust_remote_code"))
+            self._folder = source.find(self.config, download=download, code=code)
+        return self._folder
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+    def load(self) -> None:
+        if self._model is not None:
+            return
+        folder = self._find(download=True)
+        assert folder is not None
+        if problem := self.wrong_family(folder):
+            raise ModelUnavailable(f"{problem.message} {problem.mend}")
+        options = self.load_settings
+        torch, transformers = runtime.libraries()
+        device = runtime.choose_device(torch, self.config.device)
+        preferred = self.card_dtype or runtime.preferred_dtype(folder)
+        dtype = runtime.choose_dtype(torch, options.dtype, device, preferred=preferred)
+        name = runtime.dtype_name(torch, dtype)
+        estimate = memory.estimate(folder, dtype=name, quantization=self.config.quantization)
+        runtime.check_room(folder, estimate, runtime.free_bytes(torch, device), device)
+        settings = runtime.quantization_settings(
+            transformers, self.config.quantization, device, dtype, self.kept_whole(folder)
+        )
+        arguments: dict[str, Any] = {
+            "dtype": dtype,
+            "trust_remote_code": options.trust_remote_code,
+            "local_files_only": True,
+        }
+        if options.attention != "auto":
+            arguments["attn_implementation"] = options.attention
+        if settings is not None:
+            arguments["quantization_config"] = settings
+        if device != "cpu":
+            arguments["device_map"] = {"": device}
+        self._torch, self._transformers, self._estimate = torch, transformers, estimate
+        try:
+            processor = self.load_processor(transformers, folder, trust=options.trust_remote_code)
+            model = self.load_model(transformers, folder, arguments).eval().requires_grad_(False)
+            generation.forget_stored_settings(transformers, model, processors.tokenizer_of(processor))
+            if options.compile:
+                model.forward = torch.compile(model.forward)
+        except AdapterError:
+            self.unload()
+            raise
+        except Exception as error:
+            self.unload()
+            raise runtime.load_error(folder, error, estimate, device) from error
+        self._model, self._processor, self._device, self._dtype = model, processor, device, dtype
+
+    def load_processor(self, transformers: Any, folder: source.Folder, *, trust: bool) -> Any:
+        return processors.load(transformers, folder, trust=trust)
+
+    def load_model(self, transformers: Any, folder: source.Folder, arguments: dict[str, Any]) -> Any:
+        return processors.model_class(transformers, folder).from_pretrained(str(folder.path), **arguments)
+
+    def kept_whole(self, folder: source.Folder) -> list[str]:
+        """Modules that are not quantised. The picture's encoder is small and suffers most."""
+        return ["vision_tower", "vision_model", "visual", "multi_modal_projector", "lm_head"]
+
+    def unload(self) -> None:
+        self._model = self._processor = None
+        self._of_thread = threading.local()
+        self._vocabularies = generation.Vocabularies()
+        self._device = ""
+
+    @property
+    def loaded(self) -> bool:
+        return self._model is not None
+
+    @property
+    def provider(self) -> str:
+        if self._model is None:
+            return ""
+        quantization = "" if self.config.quantization == "none" else f", {self.config.quantization}"
+        return f"{self._device} ({runtime.dtype_name(self._torch, self._dtype)}{quantization})"
+
+    @property
+    def batch_size(self) -> int:
+        if self._model is None:
+            return 1
+        learned = _LEARNED.get(self._memory_key)
+        if learned:
+            return learned
+        if self._device == "cpu":
+            return CPU_BATCH
+        free = runtime.free_bytes(self._torch, self._device)
+        if free is None or self._estimate is None:
+            return CPU_BATCH
+        return self._estimate.batch_within(free, LARGEST_BATCH)
+
+    @property
+    def _memory_key(self) -> tuple[str, ...]:
+        return (self.config.source, self._device, self.config.quantization, str(self._dtype))
+
+    # -- preparation --------------------------------------------------------------------------------------------------
+    def prepare(self, image: ImageInput, request: Request) -> Prepared:
+        """Decode, scale, and run the model's own processor for one image. In threads: each has its own processor,
+        because the tokenizers of transformers cannot be shared."""
+        self._must_be_loaded()
+        options = cast(LoadOptions, request.options)
+        picture = preparation.fitted(image, options.max_image_side)
+        return self.ask(picture, image, request, request.prompt)
+
+    def ask(self, picture: Image.Image, image: ImageInput | Prepared, request: Request, prompt: str) -> Prepared:
+        """One question about one picture as tensors. AdapterError when the prompt cannot be used with this family."""
+        processor = self._processor_of_thread()
+        start = str(getattr(request.options, "start_with", ""))
+        text, prefilled = self.render(processor, request, prompt, start)
+        try:
+            inputs = self.inputs(processor, text, picture, request.options)
+        except AdapterError:
+            raise
+        except Exception as error:
+            if runtime.is_out_of_memory(error):
+                raise OutOfMemory(f"No memory to prepare {image.name}.") from error
+            raise AdapterError(
+                f"{image.name} cannot be prepared for this model: {type(error).__name__}: {source.first_line(error)}",
+                permanent=True,
+            ) from error
+        inputs.pop("labels", None)  # some processors prepare for training too
+        keep = bool(getattr(request.options, "forced", None))
+        return Prepared(
+            image.name, image.sha256, request, text, inputs, start, prefilled, image=picture if keep else None
+        )
+
+    def render(self, processor: Any, request: Request, prompt: str, start: str) -> tuple[str, bool]:
+        """The text for the processor, and whether `start` is at its end."""
+        text = processors.without_tokens(processor, prompt.strip() or self.default_prompt)
+        return (f"{text} {start}".strip(), True) if start else (text, False)
+
+    def inputs(self, processor: Any, text: str, picture: Image.Image, options: AdapterOptions) -> dict[str, Any]:
+        """Name → tensor with a first axis of 1 (or of the picture's tiles)."""
+        return dict(processor(text=[text], images=[picture], return_tensors="pt"))
+
+    def _processor_of_thread(self) -> Any:
+        found = getattr(self._of_thread, "processor", None)
+        if found is None:
+            found = self._of_thread.processor = copy.deepcopy(self._processor)
+        return found
+
+    def _must_be_loaded(self) -> None:
+        if self._model is None:
+            raise AdapterError(f"The {self.label} is not loaded: call load() first")
+
+    # -- inference ----------------------------------------------------------------------------------------------------
+    def infer(self, batch: Sequence[Prepared], request: Request) -> Iterator[Reply | AdapterError]:
+        self._must_be_loaded()
+        if not batch:
+            return
+        try:
+            answers = self.generate(batch, request.options)
+            if getattr(request.options, "forced", None):
+                answers = self._with_forced_words(batch, answers, request.options)
+        except OutOfMemory:
+            _LEARNED[self._memory_key] = max(1, len(batch) // 2)
+            raise
+        for item, answer in zip(batch, answers, strict=True):
+            yield self.reply(item, answer, request.options)
+
+    def generate(self, batch: Sequence[Prepared], options: AdapterOptions, attempt: int = 0) -> list[Answer]:
+        """One answer for each item, in order; items of like length share a call."""
+        answers: list[Answer | None] = [None] * len(batch)
+        for group in batches.by_length(batch, equal=not self.pads):
+            began = time.perf_counter()
+            found = self._generate([batch[i] for i in group], options, attempt)
+            seconds = (time.perf_counter() - began) / len(group)
+            for i, answer in zip(group, found, strict=True):
+                answer.seconds = seconds
+                answers[i] = answer
+        return cast(list[Answer], answers)
+
+    def _generate(self, items: Sequence[Prepared], options: AdapterOptions, attempt: int) -> list[Answer]:
+        torch, tokenizer = self._torch, processors.tokenizer_of(self._processor)
+        plan = generation.Plan(self, torch, self._transformers, tokenizer, items, options, attempt)
+        with runtime.memory_errors(f"{len(items)} images"), torch.inference_mode():
+            inputs = batches.collate(torch, items, {"input_ids": plan.pad})
+            moved = {name: self._moved(value) for name, value in inputs.items()}
+            output = self.call(moved, plan)
+            rows = output.tolist()
+        prompts = inputs["input_ids"].tolist() if "input_ids" in inputs else [[]] * len(items)
+        return [
+            plan.answer(i, items[i], self.new_tokens(row, prompt), prompt)
+            for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True))
+        ]
+
+    def call(self, inputs: dict[str, Any], plan: generation.Plan) -> Any:
+        """Token rows of `generate`."""
+        return self._model.generate(**inputs, **plan.arguments)
+
+    def new_tokens(self, row: list[int], prompt: list[int]) -> list[int]:
+        return batches.new_tokens(row, prompt)
+
+    def _moved(self, value: Any) -> Any:
+        if not hasattr(value, "to"):
+            return value
+        if value.is_floating_point():
+            return value.to(device=self._device, dtype=self._dtype)
+        return value.to(device=self._device)
+
+    def vocabulary(self, terms: tuple[str, ...], options: Any, tokenizer: Any, ends: Sequence[int]) -> Any:
+        """The terms' trie and its index tensors, made once for each list."""
+        return self._vocabularies.get(terms, options, tokenizer, ends)
+
+    def _with_forced_words(self, batch: Sequence[Prepared], answers: list[Answer], options: Any) -> list[Answer]:
+        """Ask again where words are missing: with them in the prompt where the family takes one, else by drawing again.
+        The answer that lacks fewest is kept."""
+        wanted = words.groups(options.forced)
+        lacking = {i: words.missing(words.without_thoughts(a.text), wanted) for i, a in enumerate(answers)}
+        for attempt in range(1, options.forced_retries + 1):
+            again = [i for i, groups in lacking.items() if groups]
+            if not again:
+                break
+            items = [self._asked_again(batch[i], lacking[i], attempt) for i in again]
+            drawn = options
+            if not self.capabilities.prompt and options.temperature == 0:
+                drawn = options.model_copy(update={"temperature": 0.7, "num_beams": 1})
+            for i, answer in zip(again, self.generate(items, drawn, attempt), strict=True):
+                left = words.missing(words.without_thoughts(answer.text), wanted)
+                answer.seconds += answers[i].seconds
+                if len(left) < len(lacking[i]):
+                    answer.flags.add("asked_again")
+                    answers[i], lacking[i] = answer, left
+                else:
+                    answers[i].seconds = answer.seconds
+        for i, groups in lacking.items():
+            if groups:
+                answers[i].flags.add("forced_missing")
+        return answers
+
+    def _asked_again(self, item: Prepared, lacking: Sequence[tuple[str, ...]], attempt: int) -> Prepared:
+        if not self.capabilities.prompt or item.image is None:
+            return item
+        prompt = words.asked_again(item.request.prompt.strip() or self.default_prompt, lacking, attempt)
+        return self.ask(item.image, item, item.request, prompt)
+
+    def reply(self, item: Prepared, answer: Answer, options: AdapterOptions) -> Reply | AdapterError:
+        """What the engine gets. Thoughts stay in `text`; whoever reads it leaves them out."""
+        text = self.clean(words.with_thoughts_marked(answer.text), options)
+        flags = set(answer.flags)
+        if answer.finish_reason == "length":
+            flags.add("truncated")
+        spoken = words.without_thoughts(text)
+        if any(words.contains(spoken, word) for word in getattr(options, "discouraged", ())):
+            flags.add("discouraged_present")
+        return Reply(
+            caption=spoken if self.captioner and not item.request.terms else None,
+            text=text,
+            tokens_in=answer.tokens_in,
+            tokens_out=answer.tokens_out,
+            finish_reason=answer.finish_reason,
+            seconds=answer.seconds,
+            flags=tuple(sorted(flags)),
+        )
+
+    def clean(self, text: str, options: AdapterOptions) -> str:
+        """The family's own rules for its output."""
+        return text.strip()
