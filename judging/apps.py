@@ -8,4 +8,8 @@ class JudgingConfig(AppConfig):
     verbose_name = "Comparison and judging"
 
     def ready(self) -> None:
-        from . import tasks  # noqa: F401  importing the tasks registers their sweeps
+        from tagging.engine import leases
+
+        from . import tasks  # importing the tasks registers their sweeps
+
+        leases.ENDED.append(tasks.run_ended)

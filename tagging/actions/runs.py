@@ -18,7 +18,7 @@ from prompts.rendering import wordlists_used
 from .. import queue
 from ..engine.contexts import newest_lists
 from ..engine.identity import model_key
-from ..engine.leases import finish
+from ..engine.leases import finish, tell_ended
 from ..models import Channel, Chunk, Collection, ImageAsset, ModelAdapter, Proposal, Recipe, Run
 
 State = Run.State
@@ -158,6 +158,7 @@ def resume(run: Run) -> None:
 def cancel(run: Run) -> None:
     """Stop for good; what is done stays, `retry_failed` goes on with the rest. NotNow once it has ended."""
     _move(run, (State.RUNNING, State.PAUSED), State.CANCELLED, "cancelled", finished_at=timezone.now())
+    tell_ended(run.pk)
 
 
 def retry_failed(run: Run) -> int:

@@ -6,7 +6,9 @@ lease finds that nothing it says is written any more. Times are the database's, 
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
 from datetime import timedelta
 
 from django.db import connection, transaction
@@ -21,6 +23,11 @@ from .owners import host, owner_alive
 LEASE = float(os.environ.get("IWTAG_LEASE_SECONDS", "30"))
 #: Claims of a chunk that ended without any progress before its run is given up.
 ATTEMPTS = 6
+
+
+log = logging.getLogger(__name__)
+#: Called with a run's number when it has ended: done, failed or cancelled. Who registers must bear being called twice.
+ENDED: list[Callable[[int], object]] = []
 
 
 class LeaseLost(Exception):
@@ -108,11 +115,27 @@ def release(chunk: Chunk, *, done: bool, failed: bool = False) -> bool:
 def finish(run_id: int) -> bool:
     """Close the run if nothing of it is open. Safe to call at any time."""
     open_chunks = Chunk.objects.filter(run=OuterRef("pk")).exclude(state=Chunk.State.DONE)
-    return bool(
+    closed = bool(
         Run.objects.filter(~Exists(open_chunks), pk=run_id, state=Run.State.RUNNING).update(
             state=Run.State.DONE, finished_at=timezone.now(), phase=""
         )
     )
+    if closed:
+        tell_ended(run_id)
+    return closed
+
+
+def tell_ended(run_id: int) -> None:
+    """Tell those who wait for a run, once what ended it is committed. One that fails does not stop the others."""
+
+    def tell() -> None:
+        for listener in ENDED:
+            try:
+                listener(run_id)
+            except Exception:
+                log.exception("telling %s that run %s has ended", getattr(listener, "__qualname__", listener), run_id)
+
+    transaction.on_commit(tell, robust=True)
 
 
 def release_dead() -> int:

@@ -113,6 +113,7 @@ def fail(run: Run, message: str) -> None:
     Run.objects.filter(pk=run.pk, state=Run.State.RUNNING).update(
         state=Run.State.FAILED, error=message, finished_at=timezone.now(), phase=""
     )
+    leases.tell_ended(run.pk)
 
 
 class Work:
