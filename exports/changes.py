@@ -67,9 +67,23 @@ def texts(described: Mapping[str, Any]) -> list[Text]:
     return [Text(name, what["before"], what["after"]) for name, what in described.items() if "after" in what]
 
 
+_BIT = {"added": 1, "withheld": 2, "removed": 4, "kept": 8}
+
+
 def count(entry: ExportEntry) -> None:
-    """Fill in the entry's numbers of words by kind."""
-    kinds = [w.kind for w in words(entry.fields)]
-    entry.n_added, entry.n_removed = kinds.count("added"), kinds.count("removed")
-    entry.n_kept, entry.n_withheld = kinds.count("kept"), kinds.count("withheld")
-    entry.texts = bool(texts(entry.fields))
+    """Fill in the entry's numbers of words by kind: what `words` says, without making the words."""
+    masks: dict[str, int] = {}
+    for name, what in entry.fields.items():
+        separator = _SEPARATOR.get(name, "/") if name in _PATHS else ""
+        for text, kind, _ in what.get("changes", ()):
+            if separator:
+                text = text.rpartition(separator)[2]
+                if not text.isascii():
+                    text = text.translate(_LOOK_ALIKES)
+            key = compare_key(text)
+            masks[key] = masks.get(key, 0) | _BIT[kind]
+    # a word that is both put in and taken out stays: its place in the hierarchy changes
+    counted = [8 if mask & 5 == 5 else mask & -mask for mask in masks.values()]
+    entry.n_added, entry.n_withheld = counted.count(1), counted.count(2)
+    entry.n_removed, entry.n_kept = counted.count(4), counted.count(8)
+    entry.texts = any("after" in what for what in entry.fields.values())

@@ -270,7 +270,7 @@ def _plan(job: ExportJob) -> None:
             warnings.update(entry.notes)
         with transaction.atomic():  # only an owner's entries
             actions.report(job, n_rows=exporter.rows)
-            ExportEntry.objects.bulk_create(found)
+            ledger.insert(found)
     summary = {
         "unchanged": exporter.unchanged,
         "left_out": exporter.left_out,
@@ -287,7 +287,8 @@ def _plan(job: ExportJob) -> None:
 
 def _apply(job: ExportJob) -> None:
     ledger.settle(job)
-    waiting = job.entries.filter(state=EntryState.PLANNED, selected=True)
+    # what only the next plan and the page need is not read
+    waiting = job.entries.filter(state=EntryState.PLANNED, selected=True).defer("written", "notes", "backup")
     total = waiting.count()
     actions.report(job, n_total=total, n_rows=0)
     failed_in_a_row, last_error = 0, ""

@@ -118,6 +118,22 @@ def _describe(planned: fields.Plan) -> dict[str, Any]:
     return described
 
 
+def insert(entries: Sequence[ExportEntry]) -> None:
+    """Save new entries with plain statements, without their ids: `bulk_create` costs half as much as the plan."""
+    if not entries:
+        return
+    now = timezone.now()
+    columns = [c for c in ExportEntry._meta.concrete_fields if not c.primary_key]
+    quote = connection.ops.quote_name
+    names = ", ".join(quote(str(c.column)) for c in columns)
+    sql = f"INSERT INTO {quote(ExportEntry._meta.db_table)} ({names}) VALUES ({', '.join(['%s'] * len(columns))})"
+    for entry in entries:
+        entry.at = now
+    rows = [[c.get_db_prep_save(getattr(e, c.attname), connection) for c in columns] for e in entries]
+    with connection.cursor() as cursor:
+        cursor.executemany(sql, rows)
+
+
 # -- apply ------------------------------------------------------------------------------------------------------------
 def apply(entries: Sequence[ExportEntry], *, fsync: bool = True) -> None:
     """Write planned entries: one journal transaction, the files, one closing transaction; large files in portions.
