@@ -46,7 +46,8 @@ class ImageRow(NamedTuple):
     reviewed_by: int | None
 
 
-_AT = ImageRow._fields.index("captured_at")
+_row, _parsed = tuple.__new__, datetime.fromisoformat  # once for each of a million images
+_PROPOSED = str(ImageAsset.CaptionState.PROPOSED)
 
 #: A tag of an image in one integer: its rank, then the tag's id in the lowest 40 bits. The rank is minus the score in
 #: ten-thousandths, or -20,000 where a person added the tag. There are tens of millions of them, so they are packed by
@@ -164,16 +165,16 @@ class Source:
                 yield [self._image(row) for row in page]
 
     def _image(self, row: tuple[Any, ...]) -> ImageRow:
-        if isinstance(row[_AT], str):  # SQLite has no type for it; Django keeps UTC there
-            row = (*row[:_AT], datetime.fromisoformat(f"{row[_AT]}+00:00"), *row[_AT + 1 :])
-        image = ImageRow._make(row)
-        if self.options.proposed:
-            return image
-        if image.caption and image.caption_state == ImageAsset.CaptionState.PROPOSED:
-            image = image._replace(caption="")
-        if image.rating_score is not None:  # a model's; a person's has no score
-            image = image._replace(rating="")
-        return image
+        pk, path, sha256, width, height, at, review, caption, caption_state, rating, rating_score, by = row
+        if type(at) is str:  # SQLite has no type for it; Django keeps UTC there
+            at = _parsed(f"{at}+00:00")
+        if not self.options.proposed:
+            if caption_state == _PROPOSED:
+                caption = ""
+            if rating_score is not None:  # a model's; a person's has no score
+                rating = ""
+        values = (pk, path, sha256, width, height, at, review, caption, caption_state, rating, rating_score, by)
+        return _row(ImageRow, values)
 
     def _tag_filter(self) -> Q:
         states = [*ImageTag.POSITIVE, *([ImageTag.State.REJECTED] if self.rejected else [])]
