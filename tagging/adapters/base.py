@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -198,8 +198,22 @@ class LabelCuts:
             raise ValueError(f"{len(labels.names)} labels need as many thresholds, got {array.shape}")
         by_name: dict[str, float] = {}
         for name, value in zip(labels.names, array.tolist(), strict=True):
-            by_name[name] = min(value, by_name.get(name, value))
+            if value == value:
+                by_name[name] = min(value, by_name.get(name, value))
         return cls(by_name, array)
+
+    @classmethod
+    def cached(cls, labels: LabelSet, key: Hashable, values: Callable[[], Sequence[float]]) -> LabelCuts:
+        """The same object for the same labels and `key` (the options it depends on); the last few are kept."""
+        found = _CUTS.get((labels.digest, key))
+        if found is None:
+            while len(_CUTS) >= 32:
+                _CUTS.pop(next(iter(_CUTS)), None)
+            found = _CUTS[labels.digest, key] = cls.of(labels, values())
+        return found
+
+
+_CUTS: dict[tuple[str, Hashable], LabelCuts] = {}
 
 
 class Thresholds(dict[str, float]):
@@ -227,7 +241,7 @@ class Thresholds(dict[str, float]):
         """The probability that a label needs."""
         if self.cuts is not None and category not in self.overridden:
             own = self.cuts.by_name.get(name)
-            if own is not None and own == own:
+            if own is not None:
                 return own
         return self.get(category, 0.0)
 

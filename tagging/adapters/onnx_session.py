@@ -1,16 +1,20 @@
 """One ONNX model: where its file is, what it wants, and fast, concurrent calls of it.
 
-On a processor the fastest way measured is one thread per call and as many calls at once as there are cores, each with
-one image (a ViT-B/16 at 448: two such calls 2.0 x, one call with two threads 1.6 x, batches of 8 0.8 x); on a device
-one call per batch. onnxruntime is imported in `load` only, so that naming an adapter costs nothing.
+Which device computes is the `device` option's choice; "auto" takes the best that this onnxruntime has and the machine
+can start, and says so where it fell back. On a processor the fastest way measured is one thread per call and as many
+calls at once as there are cores, each with one image (a ViT-B/16 at 448: two such calls 2.0 x, one call with two
+threads 1.6 x, batches of 8 0.8 x); on a device one call per batch. onnxruntime is imported in `load` only, so that
+naming an adapter costs nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +23,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import batching
 from .base import AdapterError, ModelUnavailable, OutOfMemory, Problem
+
+log = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float32]
 
@@ -28,14 +35,19 @@ PROVIDERS = {
     "tensorrt": ("TensorrtExecutionProvider", "onnxruntime-gpu"),
     "cuda": ("CUDAExecutionProvider", "onnxruntime-gpu"),
     "rocm": ("ROCMExecutionProvider", "onnxruntime-rocm"),
+    "migraphx": ("MIGraphXExecutionProvider", "onnxruntime-migraphx"),
     "directml": ("DmlExecutionProvider", "onnxruntime-directml"),
     "coreml": ("CoreMLExecutionProvider", "onnxruntime, on macOS"),
+    "openvino": ("OpenVINOExecutionProvider", "onnxruntime-openvino"),
     "cpu": ("CPUExecutionProvider", "onnxruntime"),
 }
-#: Tried in this order for "auto". TensorRT is only used by name: it compiles for minutes at the first start.
-AUTO = ("cuda", "rocm", "directml", "coreml")
+#: Tried in this order for "auto". TensorRT is only used by name, as it compiles for minutes at the first start, and
+#: OpenVINO too, as its scores on a processor may differ in the third digit.
+AUTO = ("cuda", "migraphx", "rocm", "directml", "coreml")
+#: What a provider hands on to what it cannot compute itself, before the processor.
+NEXT = {"tensorrt": "cuda"}
 DEVICES = ("auto", *PROVIDERS)
-#: Images per call on a device; the engine halves it when the device's memory is full.
+#: What forms are told of images per call; the size really used is found while working (see batching.py).
 DEVICE_BATCH = 16
 _OUT_OF_MEMORY = ("out of memory", "failed to allocate", "bad allocation", "bad_alloc", "cudaerrormemoryallocation")
 
@@ -80,8 +92,19 @@ def cores() -> int:
 class OnnxModel:
     """A loaded model with one input and one used output. `run` may be called from one thread at a time."""
 
-    def __init__(self, path: Path, device: str = "auto") -> None:
-        """Load `path` on `device`. ModelUnavailable names the file or the device, and the mend."""
+    def __init__(
+        self,
+        path: Path,
+        device: str = "auto",
+        *,
+        outputs: Sequence[str] = (),
+        convert: Callable[[npt.NDArray[Any]], Floats] | None = None,
+    ) -> None:
+        """Load `path` on `device`. ModelUnavailable names the file or the device, and the mend.
+
+        The used output is the first of `outputs` that the graph has; without any, its first one. `convert` makes floats
+        of what `run` is given, in the threads that compute.
+        """
         problems = [missing_runtime(), *check_device(device)]
         for problem in filter(None, problems):
             raise ModelUnavailable(f"{problem.message} {problem.mend}")
@@ -100,20 +123,37 @@ class OnnxModel:
         except Exception as error:  # onnxruntime has a dozen unrelated exception classes
             raise _load_error(path, error) from error
         self.provider: str = self._session.get_providers()[0]
-        self._refuse_fallback(device, wanted)
-        self._input, self._output = self._session.get_inputs()[0], self._session.get_outputs()[0]
+        self.fallback = self._fallback(device, wanted)
+        there = {output.name: output for output in self._session.get_outputs()}
+        self._input = self._session.get_inputs()[0]
+        self._output = next((there[name] for name in outputs if name in there), self._session.get_outputs()[0])
+        self.outputs = tuple(there)
+        self._convert = convert
+        self._sizes = batching.finder(("onnx", str(path), self.provider, device))
         self._pool: ThreadPoolExecutor | None = None
         if self.on_cpu and cores() > 1:
             self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="onnx")
 
-    def _refuse_fallback(self, device: str, wanted: Sequence[Any]) -> None:
-        """onnxruntime falls back to the processor in silence; whoever named a device must be told."""
-        name = wanted[0][0] if isinstance(wanted[0], tuple) else wanted[0]
-        if device != "auto" and self.provider != name:
+    def _fallback(self, device: str, wanted: Sequence[Any]) -> str:
+        """onnxruntime falls back to the processor in silence: whoever named a device is refused, "auto" is told.
+
+        The provider that did not start; "" when all is well.
+        """
+        name = str(wanted[0][0] if isinstance(wanted[0], tuple) else wanted[0])
+        if self.provider == name:
+            return ""
+        if device != "auto":
             raise ModelUnavailable(
                 f"{self.path.name} runs on {self.provider}, not on {device!r}: the device or its driver is not usable. "
                 "Check the driver and the CUDA version that onnxruntime asks for, or choose the device 'auto' or 'cpu'."
             )
+        log.warning("%s runs on %s: %s did not start", self.path.name, self.provider, name)
+        return name
+
+    @property
+    def told_provider(self) -> str:
+        """The provider that computes, and the one that was to and did not start: as a run records it."""
+        return f"{self.provider} ({self.fallback} did not start)" if self.fallback else self.provider
 
     @property
     def on_cpu(self) -> bool:
@@ -124,12 +164,17 @@ class OnnxModel:
         """How many images keep the device busy: two rounds of every core, or one call."""
         if self.on_cpu:
             return 2 * cores()
-        return self.input_shape[0] if isinstance(self.input_shape[0], int) else DEVICE_BATCH
+        return self.input_shape[0] if isinstance(self.input_shape[0], int) else self._sizes.size
 
     @property
     def input_shape(self) -> list[int | str | None]:
         """As in the file: an int, or a name or None where the size is free."""
         return list(self._input.shape)
+
+    @property
+    def output_name(self) -> str:
+        """The used output's name."""
+        return str(self._output.name)
 
     @property
     def input_type(self) -> str:
@@ -139,25 +184,34 @@ class OnnxModel:
     def output_shape(self) -> list[int | str | None]:
         return list(self._output.shape)
 
-    def run(self, batch: Floats) -> Floats:
-        """Input (n, ...) → first output (n, ...). OutOfMemory, or AdapterError when the call fails."""
+    def run(self, batch: npt.NDArray[Any]) -> Floats:
+        """Input (n, ...), before `convert` → the used output (n, ...). OutOfMemory; AdapterError when a call fails."""
         try:
             if not self._one_by_one(len(batch)):
-                return self._call(batch)
+                start = time.perf_counter()
+                found = self._call(batch)
+                self._sizes.took(len(batch), time.perf_counter() - start)
+                return found
             singles = [batch[i : i + 1] for i in range(len(batch))]
             return np.concatenate(list(self._pool.map(self._call, singles) if self._pool else map(self._call, singles)))
         except MemoryError as error:
-            raise OutOfMemory(f"{self.path.name}: no memory for {len(batch)} images") from error
+            raise self._full(len(batch), "") from error
         except Exception as error:  # see above
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
             if any(word in str(error).lower() for word in _OUT_OF_MEMORY):
-                raise OutOfMemory(f"{self.path.name}: no memory for {len(batch)} images ({text})") from error
+                raise self._full(len(batch), f" ({text})") from error
             raise AdapterError(f"{self.path.name} failed on {len(batch)} images: {text}") from error
+
+    def _full(self, count: int, text: str) -> OutOfMemory:
+        self._sizes.full(count)
+        return OutOfMemory(f"{self.path.name}: no memory for {count} images{text}")
 
     def _one_by_one(self, count: int) -> bool:
         return count > 1 and (self.on_cpu or self.input_shape[0] == 1)
 
-    def _call(self, images: Floats) -> Floats:
+    def _call(self, images: npt.NDArray[Any]) -> Floats:
+        if self._convert is not None:
+            images = self._convert(images)
         return self._session.run([self._output.name], {self._input.name: images})[0]
 
     def close(self) -> None:
@@ -182,12 +236,20 @@ def _providers(device: str, available: Sequence[str]) -> list[Any]:
         )
     if chosen == "cpu":
         return [provider]
+    names = [chosen, *([NEXT[chosen]] if NEXT.get(chosen) and PROVIDERS[NEXT[chosen]][0] in available else [])]
+    return [*((PROVIDERS[name][0], _settings(name, index)) for name in names), "CPUExecutionProvider"]
+
+
+def _settings(name: str, index: str) -> dict[str, str]:
+    """What a provider is told: the card, and not to double its memory when it needs a little more."""
     settings: dict[str, str] = {}
-    if index:
+    if name == "openvino":
+        return {"device_type": f"GPU.{index}" if index else "CPU"}
+    if index and name != "coreml":
         settings["device_id"] = index
-    if chosen == "cuda":
+    if name == "cuda":
         settings["arena_extend_strategy"] = "kSameAsRequested"
-    return [(provider, settings), "CPUExecutionProvider"]
+    return settings
 
 
 def _load_error(path: Path, error: Exception) -> AdapterError:

@@ -10,7 +10,9 @@ as taggers are trained.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +31,8 @@ _FROM_THE_RIGHT = {2, 3, 6, 7}
 _FROM_BELOW = {3, 4, 7, 8}
 
 Pixels = npt.NDArray[np.uint8]
+Colour = tuple[int, int, int]
+How = Literal["squash", "fit", "cover"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,20 @@ class _Reduced:
         pixels = np.full((side, side, 3), 255, np.uint8)
         pixels[rows[0] : rows[1], columns[0] : columns[1]] = content
         return pixels
+
+    def part(self, content: tuple[int, int], box: tuple[int, int, int, int], resample: int) -> Pixels:
+        """The full picture resized to `content`, of that the pixels in `box` (left, top, right, bottom)."""
+        scale = (self.width / self.factor / content[0], self.height / self.factor / content[1])
+        # the filters see what lies outside the box: up to four pixels of the picture or of the result
+        margins = [math.ceil(4 * max(1.0, 1 / s)) for s in scale]
+        out = [(max(0, box[i] - margins[i]), min(content[i], box[i + 2] + margins[i])) for i in (0, 1)]
+        start = (self.left, self.top)
+        source = [start[axis] + edge * scale[axis] for axis in (0, 1) for edge in out[axis]]
+        region = (source[0], source[2], min(source[1], self.picture.width), min(source[3], self.picture.height))
+        size = (out[0][1] - out[0][0], out[1][1] - out[1][0])
+        pixels = np.asarray(self.picture.resize(size, Image.Resampling(resample), box=region))
+        x, y = box[0] - out[0][0], box[1] - out[1][0]
+        return pixels[y : y + box[3] - box[1], x : x + box[2] - box[0]]
 
     def _touched(self, side: int, start: float, extent: int, length: float) -> tuple[int, int]:
         """First and last (exclusive) output pixel that needs computing; what lies further out is white for certain.
@@ -134,6 +152,119 @@ def fitted(image: ImageInput, longest: int) -> Image.Image:
     right, bottom = reduced.left + reduced.width / reduced.factor, reduced.top + reduced.height / reduced.factor
     box = (reduced.left, reduced.top, min(right, reduced.picture.width), min(bottom, reduced.picture.height))
     return reduced.picture.resize(size, Image.Resampling.BICUBIC, box=box)
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How a picture becomes `width` x `height` pixels: resized to whole pixels first, then cut or surrounded.
+
+    "squash" ignores the aspect; "fit" keeps all of it and surrounds it with `colour`; "cover" resizes the shorter side
+    to `short` and takes the centre. Whole pixels at the same places as the usual libraries, so that drafting is the
+    only difference to them. `truncate`: the other side is cut to whole pixels instead of rounded.
+    """
+
+    how: How
+    width: int
+    height: int
+    resample: int = Image.Resampling.BICUBIC
+    colour: Colour = _WHITE
+    short: int = 0
+    truncate: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready: part of a prediction's identity where it comes from a file."""
+        found: dict[str, Any] = {"how": self.how, "size": [self.width, self.height], "resample": int(self.resample)}
+        if self.how == "fit":
+            found |= {"colour": list(self.colour), "truncate": self.truncate}
+        if self.how == "cover":
+            found["short"] = self.short
+        return found
+
+    def content(self, width: int, height: int) -> tuple[int, int]:
+        """What a picture of this size is resized to."""
+        if self.how == "squash":
+            return self.width, self.height
+        if self.how == "fit":
+            ratio = min(self.width / width, self.height / height)
+            whole = math.floor if self.truncate else round
+            return max(1, whole(width * ratio)), max(1, whole(height * ratio))
+        longer = int(self.short * max(width, height) / min(width, height))
+        return (self.short, longer) if width <= height else (longer, self.short)
+
+    def pixels(self, image: ImageInput) -> Pixels:
+        """uint8 RGB of shape (height, width, 3). AdapterError (permanent) when the picture cannot be read."""
+        largest = max(self.width, self.height)
+        if self.how == "fit":
+            soft = self.resample in (Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
+            reduced = _decoded(image, largest * (OVERSAMPLING if soft else CROP_OVERSAMPLING), cover=False)
+        else:
+            side = self.short * CROP_OVERSAMPLING if self.how == "cover" else largest * OVERSAMPLING
+            reduced = _decoded(image, side, cover=True)
+        content = self.content(reduced.width, reduced.height)
+        x, y = (self.width - content[0]) // 2, (self.height - content[1]) // 2
+        if self.how == "cover":  # as torchvision rounds
+            x, y = -round((content[0] - self.width) / 2), -round((content[1] - self.height) / 2)
+        left, top = max(0, -x), max(0, -y)
+        right, bottom = min(content[0], self.width - x), min(content[1], self.height - y)
+        part = reduced.part(content, (left, top, right, bottom), self.resample)
+        if part.shape[:2] == (self.height, self.width):
+            return part
+        canvas = np.empty((self.height, self.width, 3), np.uint8)
+        canvas[:] = self.colour
+        canvas[max(0, y) : max(0, y) + part.shape[0], max(0, x) : max(0, x) + part.shape[1]] = part
+        return canvas
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """From 0..255 to what the model takes: (pixel * scale - mean) / std, per channel in the model's order."""
+
+    scale: float = 1 / 255
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    order: Literal["RGB", "BGR"] = "RGB"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "scale": self.scale,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "layout": self.layout,
+            "order": self.order,
+        }
+
+    def arranged(self, pixels: Pixels) -> Pixels:
+        """One picture (height, width, 3) RGB in the model's layout and channel order, still uint8."""
+        if self.order == "BGR":
+            pixels = pixels[:, :, ::-1]
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1) if self.layout == "NCHW" else pixels)
+
+    def floats(self, batch: Pixels) -> npt.NDArray[np.float32]:
+        """A batch of arranged pictures as the model takes it."""
+        shape = (1, 3, 1, 1) if self.layout == "NCHW" else (1, 1, 1, 3)
+        mean, std = (np.array(v, np.float32).reshape(shape) for v in (self.mean, self.std))
+        found = batch.astype(np.float32)
+        if self.scale != 1:
+            found *= np.float32(self.scale)
+        if mean.any():
+            found -= mean
+        if (std != 1).any():
+            found /= std
+        return found
+
+
+IMAGENET = Norm(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+_RESAMPLES: Mapping[str, int] = {r.name.lower(): r for r in Image.Resampling}
+
+
+def resample(name: str) -> int:
+    """Pillow's filter of this name (bicubic, bilinear, lanczos, nearest, box, hamming). ValueError."""
+    try:
+        return _RESAMPLES[str(name).lower()]
+    except KeyError:
+        raise ValueError(f"unknown interpolation {name!r}; known: {', '.join(_RESAMPLES)}") from None
 
 
 def _decoded(image: ImageInput, side: float, *, cover: bool) -> _Reduced:

@@ -17,6 +17,8 @@ BUILT_IN: dict[str, tuple[str, str]] = {
     "import": ("Imported results", "tagging.adapters.imported:Imported"),
     "openai": ("OpenAI-compatible endpoint", "tagging.adapters.endpoint.adapter:Endpoint"),
     "vlm": ("Vision-language model (transformers)", "tagging.adapters.vlm.chat:ChatModel"),
+    "pixai": ("PixAI tagger (ONNX with preprocess.json)", "tagging.adapters.pixai:PixaiTagger"),
+    "camie": ("Camie tagger (ONNX, v1 and v2)", "tagging.adapters.camie:CamieTagger"),
     "wd": ("WD tagger (ONNX, v2/v3 layout)", "tagging.adapters.wd:WdTagger"),
 }
 

@@ -7,51 +7,31 @@ tag; every score above the floor is kept, so that thresholds change later with n
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from . import onnx_session, wd_files
-from .base import (
-    DEFAULT_SCORE_FLOOR,
-    About,
-    Adapter,
-    AdapterConfig,
-    AdapterError,
-    AdapterOptions,
-    Capabilities,
-    ImageInput,
-    LabelSet,
-    ModelUnavailable,
-    PackedScores,
-    Problem,
-    Reply,
-    Request,
-)
-from .preparation import Pixels, padded_square
+from .base import About, AdapterOptions, ImageInput, LabelSet, ModelUnavailable
+from .folders import Guess, ModelFolder
+from .model_files import Found, Wanted
+from .onnx_tagger import OnnxTagger, Sheet, TaggerOptions, tagger_capabilities, threshold_field
+from .preparation import Framing, Norm, Pixels, padded_square
 
 #: A character is never proposed below this, however the gap falls: MCut always finds one, also among noise.
 MCUT_CHARACTER_MINIMUM = 0.15
-#: How far outside 0..1 an output may be before it is no probability.
-TOLERANCE = 1e-3
+#: Files beside model.onnx and selected_tags.csv that only another family has.
+FOREIGN = {"preprocess.json": "pixai", "thresholds.csv": "pixai", "threshold.json": "camie"}
 
 
-class WdTagger(Adapter):
+class WdTagger(OnnxTagger):
     """One WD tagger from a local folder, a name in the models folders, or a hub id."""
 
     key = "wd"
     label = "WD tagger (ONNX, v2/v3 layout)"
-    capabilities = Capabilities(
-        outputs=frozenset({"tags", "rating"}),
-        scores=True,
-        images_per_call=onnx_session.DEVICE_BATCH,
-        threshold_categories=("general", "character"),
-        devices=onnx_session.DEVICES,
-    )
+    capabilities = tagger_capabilities(categories=("general", "character"))
     about = About(
         summary="Anime and illustration taggers of the WD v2 and v3 layout: general tags, characters and a content "
         "rating from a fixed list of Danbooru tags, a probability for each.",
@@ -67,158 +47,59 @@ class WdTagger(Adapter):
         ),
     )
     preparation: ClassVar[str] = "wd 1: draft 2, white, padded square, bicubic"
+    hub_files = (wd_files.MODEL, wd_files.TAGS)
+    wanted = Wanted("A WD tagger", ((wd_files.MODEL,), (wd_files.TAGS,)))
+    not_probabilities = "it is not in the WD layout."
 
-    class Options(AdapterOptions):
-        score_floor: float = Field(
-            DEFAULT_SCORE_FLOOR,
-            ge=0.001,
-            le=0.5,
-            title="Score floor",
-            description="Probabilities below this are not stored; thresholds can later move above it with no new run.",
-            json_schema_extra={"advanced": True},
+    class Options(TaggerOptions):
+        general_threshold: float = threshold_field(
+            0.35, "General threshold", "General tags at or above this probability are proposed."
         )
-        general_threshold: float = Field(
-            0.35,
-            ge=0,
-            le=1,
-            title="General threshold",
-            description="General tags at or above this probability are proposed.",
-            json_schema_extra={"selection": True},
-        )
-        character_threshold: float = Field(
-            0.85,
-            ge=0,
-            le=1,
-            title="Character threshold",
-            description="Character names at or above this probability are proposed.",
-            json_schema_extra={"selection": True},
+        character_threshold: float = threshold_field(
+            0.85, "Character threshold", "Character names at or above this probability are proposed."
         )
         general_mcut: bool = Field(
             False,
             title="MCut for general tags",
             description="Per image, cut at the largest gap between two scores instead of at the general threshold.",
-            json_schema_extra={"selection": True, "advanced": True},
+            json_schema_extra={"selection": True, "advanced": True, "group": "Thresholds"},
         )
         character_mcut: bool = Field(
             False,
             title="MCut for characters",
             description=f"The same for characters, never below {MCUT_CHARACTER_MINIMUM}.",
-            json_schema_extra={"selection": True, "advanced": True},
+            json_schema_extra={"selection": True, "advanced": True, "group": "Thresholds"},
         )
 
-    def __init__(self, config: AdapterConfig | None = None) -> None:
-        super().__init__(config)
-        self._files: wd_files.Files | None = None
-        self._labels: LabelSet | None = None
-        self._model: onnx_session.OnnxModel | None = None
-        self._side = 0
+    @classmethod
+    def recognises(cls, folder: ModelFolder) -> Guess | None:
+        if not folder.has(wd_files.MODEL, wd_files.TAGS) or any(folder.has(name) for name in FOREIGN):
+            return None
+        if folder.has("sw_jax_cv_config.json"):
+            return Guess("model.onnx, selected_tags.csv and sw_jax_cv_config.json of SmilingWolf's taggers", 90)
+        return Guess("model.onnx beside selected_tags.csv, and nothing of another family", 75)
 
-    # -- cheap ------------------------------------------------------------------------------------------------------
-    def check(self) -> list[Problem]:
-        found = onnx_session.check_device(self.config.device)
-        if runtime := onnx_session.missing_runtime():
-            found.append(runtime)
-        if self.config.quantization != "none":
-            found.append(Problem("A WD tagger is used as its file is.", "Set its quantization to 'none'."))
-        try:
-            if self._find(download=False):
-                self._read_labels()
-            else:
-                message = f"{self.config.source} is not on this machine yet."
-                mend = f"It is downloaded at its first use. Without a connection: {wd_files.how_to_get(self.config)}"
-                found.append(Problem(message, mend, fatal=False))
-        except ModelUnavailable as error:
-            found.append(Problem(error.message, "Correct the adapter's source, or put the files there."))
-        return found
-
-    def identity(self) -> dict[str, Any]:
-        files = self._find(download=True)
-        return {
-            "file_sha256": onnx_session.file_digest(files.model) if files else "",
-            "labels": self._read_labels().digest,
-            "quantization": "none",
-        }
-
-    def _find(self, *, download: bool) -> wd_files.Files | None:
-        if self._files is None:
-            self._files = wd_files.find(self.config, download=download)
-        return self._files
-
-    def _read_labels(self) -> LabelSet:
-        if self._labels is None:
-            files = cast(wd_files.Files, self._find(download=True))
-            self._labels = wd_files.read_labels(files.tags)
-        return self._labels
-
-    @property
-    def label_set(self) -> LabelSet | None:
-        """None while a hub model is not on this machine."""
-        return self._read_labels() if self._find(download=False) else None
-
-    # -- life -------------------------------------------------------------------------------------------------------
-    def load(self) -> None:
-        if self._model:
-            return
-        labels = self._read_labels()
-        files = cast(wd_files.Files, self._find(download=True))
-        model = onnx_session.OnnxModel(files.model, self.config.device)
-        try:
-            self._side = _side(model)
-            width = model.output_shape[-1]
-            if not isinstance(width, int):  # free in the graph: ask the model
-                width = model.run(np.zeros((1, self._side, self._side, 3), np.float32)).shape[-1]
-            if width != len(labels.names):
+    def refuse(self, found: Found) -> None:
+        folder = found[wd_files.MODEL].parent
+        for name, key in FOREIGN.items():
+            if (folder / name).is_file():
                 raise ModelUnavailable(
-                    f"{files.tags} has {len(labels.names)} tags but {files.model.name} has {width} outputs: "
-                    "they belong to different models. Download both from the same place."
+                    f"{folder / name} says that this is no WD tagger: it would answer wrong tags here. "
+                    f"Use the adapter {key!r}."
                 )
-        except Exception:
-            model.close()
-            raise
-        self._model = model
 
-    def unload(self) -> None:
-        if self._model:
-            self._model.close()
-        self._model = None
-
-    @property
-    def provider(self) -> str:
-        return self._model.provider if self._model else ""
-
-    @property
-    def batch_size(self) -> int:
-        return self._model.batch_size if self._model else 1
-
-    # -- work -------------------------------------------------------------------------------------------------------
-    def prepare(self, image: ImageInput, request: Request) -> Pixels:
-        """uint8 BGR of shape (side, side, 3)."""
-        if not self._side:
-            raise AdapterError("The WD tagger is not loaded: call load() before prepare()")
-        return np.ascontiguousarray(padded_square(image, self._side)[:, :, ::-1])
-
-    def infer(self, batch: Sequence[Pixels], request: Request) -> Iterator[Reply | AdapterError]:
-        if not self._model:
-            raise AdapterError("The WD tagger is not loaded: call load() first")
-        if not batch:
-            return
-        labels, options = self._read_labels(), cast(WdTagger.Options, request.options)
-        start = time.perf_counter()
-        scores = self._model.run(np.stack(batch).astype(np.float32))
-        seconds = (time.perf_counter() - start) / len(batch)
+    def read_sheet(self, found: Found) -> Sheet:
+        labels = wd_files.read_labels(found[wd_files.TAGS])
         ratings = labels.category_index.get("rating", np.zeros(0, np.intp))
-        for row in scores:
-            if row.min(initial=0) < -TOLERANCE or row.max(initial=0) > 1 + TOLERANCE:
-                text = f"{self._model.path.name} answers with values outside 0 to 1: it is not in the WD layout."
-                yield AdapterError(text, permanent=True)
-                continue
-            row = row.astype(np.float32)
-            rating = None
-            if len(ratings):
-                best = int(ratings[row[ratings].argmax()])
-                rating = (labels.names[best], float(row[best]))
-                row[ratings] = 0
-            yield Reply(scores=PackedScores.pack(row, options.score_floor), rating=rating, seconds=seconds)
+        names = tuple(labels.names[i] for i in ratings)
+        return Sheet(labels, len(labels.names), ratings=names, rating_outputs=ratings, masked=ratings)
+
+    def input_of(self, found: Found, model: onnx_session.OnnxModel | None) -> tuple[Framing, Norm]:
+        side = _side(model) if model else 448
+        return Framing("fit", side, side), Norm(scale=1, layout="NHWC", order="BGR")
+
+    def frame(self, image: ImageInput, framing: Framing) -> Pixels:
+        return padded_square(image, framing.width)
 
     # -- selection among stored scores ------------------------------------------------------------------------------
     @classmethod
@@ -258,6 +139,6 @@ def _side(model: onnx_session.OnnxModel) -> int:
     if not square or model.input_type != "tensor(float)":
         raise ModelUnavailable(
             f"{model.path} takes {model.input_type} of shape {shape}; a WD tagger takes float (n, side, side, 3). "
-            "It is a model of another family: use the adapter for that family."
+            "It is a model of another family (pixai and Camie take channels first): use the adapter for that family."
         )
     return cast(int, shape[1])

@@ -24,7 +24,8 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return stream.getvalue()
 
 
-def _upright_on_white(source: Path | bytes) -> Image.Image:
+def reference_picture(source: Path | bytes) -> Image.Image:
+    """Decoded in full, upright, on white."""
     opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     picture = ImageOps.exif_transpose(opened).convert("RGBA")
     canvas = Image.new("RGBA", picture.size, "white")
@@ -34,7 +35,7 @@ def _upright_on_white(source: Path | bytes) -> Image.Image:
 
 def reference_square(source: Path | bytes, side: int) -> np.ndarray:
     """Full decode, RGBA, white, pad to a square at full size, bicubic: (side, side, 3) RGB."""
-    picture = _upright_on_white(source)
+    picture = reference_picture(source)
     longest = max(picture.size)
     canvas = Image.new("RGB", (longest, longest), "white")
     canvas.paste(picture, ((longest - picture.width) // 2, (longest - picture.height) // 2))
@@ -43,7 +44,7 @@ def reference_square(source: Path | bytes, side: int) -> np.ndarray:
 
 def reference_crop(source: Path | bytes, side: int, padding: int) -> np.ndarray:
     """Full decode, the centre square of the short side x side / (side + padding), bicubic: (side, side, 3) RGB."""
-    picture = _upright_on_white(source)
+    picture = reference_picture(source)
     crop = min(picture.size) * side / (side + padding)
     left, top = (picture.width - crop) / 2, (picture.height - crop) / 2
     box = (left, top, left + crop, top + crop)

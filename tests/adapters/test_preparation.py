@@ -10,9 +10,9 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps
 
 from tagging.adapters.base import AdapterError
-from tagging.adapters.preparation import centre_crop, padded_square
+from tagging.adapters.preparation import IMAGENET, Framing, Norm, centre_crop, padded_square, resample
 
-from .helpers import encoded, image_input, psnr, reference_crop, reference_square
+from .helpers import encoded, image_input, psnr, reference_crop, reference_picture, reference_square
 
 SIDE = 448
 
@@ -153,3 +153,75 @@ def test_a_decompression_bomb_is_refused(monkeypatch):
     monkeypatch.setattr("tagging.imaging.load.MAX_PIXELS", 100)
     with pytest.raises(AdapterError, match="40 × 40"):
         padded_square(image_input(encoded(Image.new("L", (40, 40)))), 8)
+
+
+def plain_framing(source, framing: Framing) -> np.ndarray:
+    """Full decode, white below transparency, the whole picture resized, then cut or surrounded."""
+    picture = reference_picture(source)
+    width, height = picture.size
+    if framing.how == "squash":
+        content = (framing.width, framing.height)
+    elif framing.how == "fit":
+        ratio = min(framing.width / width, framing.height / height)
+        content = tuple(max(1, int(v * ratio) if framing.truncate else round(v * ratio)) for v in (width, height))
+    else:
+        long = int(framing.short * max(width, height) / min(width, height))
+        content = (framing.short, long) if width <= height else (long, framing.short)
+    resized = picture.resize(content, Image.Resampling(framing.resample))
+    if framing.how == "cover":
+        left, top = round((content[0] - framing.width) / 2), round((content[1] - framing.height) / 2)
+        return np.asarray(resized.crop((left, top, left + framing.width, top + framing.height)))
+    canvas = Image.new("RGB", (framing.width, framing.height), framing.colour)
+    canvas.paste(resized, ((framing.width - content[0]) // 2, (framing.height - content[1]) // 2))
+    return np.asarray(canvas)
+
+
+FRAMINGS = {
+    "ram": Framing("squash", 384, 384, Image.Resampling.BILINEAR),
+    "pixai": Framing("squash", 448, 448, Image.Resampling.BICUBIC),
+    "camie v2": Framing("fit", 512, 512, Image.Resampling.LANCZOS, (124, 116, 104), truncate=True),
+    "camie v1": Framing("fit", 512, 512, Image.Resampling.LANCZOS, (0, 0, 0)),
+    "timm": Framing("cover", 224, 224, Image.Resampling.BICUBIC, short=256),
+    "wide": Framing("fit", 320, 240, Image.Resampling.BILINEAR),
+}
+
+
+class TestFramings:
+    @pytest.mark.parametrize("framing", FRAMINGS.values(), ids=FRAMINGS)
+    def test_they_keep_50_db_on_photographs(self, framing, samples):
+        for path in sorted(samples.glob("*.jpg"))[:8]:
+            found = framing.pixels(image_input(path))
+            assert found.shape == (framing.height, framing.width, 3)
+            assert psnr(found, plain_framing(path, framing)) >= 50, path.name
+
+    @pytest.mark.parametrize("framing", FRAMINGS.values(), ids=FRAMINGS)
+    @pytest.mark.parametrize("size", [(4000, 3000), (3001, 1999), (1201, 3603)])
+    def test_they_keep_50_db_on_camera_sizes(self, framing, size, samples):
+        jpeg = encoded(photograph(samples, size=size).filter(ImageFilter.UnsharpMask(2)), "JPEG", quality=92)
+        assert psnr(framing.pixels(image_input(jpeg)), plain_framing(jpeg, framing)) >= 50
+
+    @pytest.mark.parametrize("framing", FRAMINGS.values(), ids=FRAMINGS)
+    @pytest.mark.parametrize("size", [(3, 2), (1, 900), (640, 361), (361, 640), (500, 500)])
+    def test_other_pictures_come_out_as_the_plain_way(self, framing, size, samples):
+        png = encoded(photograph(samples, size=size))
+        found, plain = framing.pixels(image_input(png)), plain_framing(png, framing)
+        assert psnr(found, plain) >= 50  # cutting before resizing costs rounding
+
+    def test_transparency_lies_on_white(self):
+        png = encoded(Image.new("RGBA", (64, 64), (255, 0, 0, 0)))
+        assert (Framing("squash", 8, 8).pixels(image_input(png)) == 255).all()
+
+    def test_what_a_model_takes(self, samples):
+        pixels = Framing("squash", 8, 6).pixels(image_input(samples / "cat-face.jpg"))
+        chw = IMAGENET.floats(IMAGENET.arranged(pixels)[None])
+        assert chw.shape == (1, 3, 6, 8)
+        plain = (pixels.transpose(2, 0, 1)[None] / 255 - np.reshape(IMAGENET.mean, (1, 3, 1, 1))) / np.reshape(
+            IMAGENET.std, (1, 3, 1, 1)
+        )
+        assert np.allclose(chw, plain, atol=1e-6)
+        bgr = Norm(scale=1, layout="NHWC", order="BGR")
+        assert (bgr.floats(bgr.arranged(pixels)[None])[0] == pixels[:, :, ::-1]).all()
+
+    def test_an_unknown_filter_is_named(self):
+        with pytest.raises(ValueError, match="cubic-ish"):
+            resample("cubic-ish")
