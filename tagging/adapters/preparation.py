@@ -186,8 +186,11 @@ class Framing:
             return self.width, self.height
         if self.how == "fit":
             ratio = min(self.width / width, self.height / height)
-            whole = math.floor if self.truncate else round
-            return max(1, whole(width * ratio)), max(1, whole(height * ratio))
+            if not self.truncate:
+                return max(1, round(width * ratio)), max(1, round(height * ratio))
+            if self.width * height <= self.height * width:  # the side that fills the frame has no fraction
+                return self.width, max(1, int(self.width * height / width))
+            return max(1, int(self.height * width / height)), self.height
         longer = int(self.short * max(width, height) / min(width, height))
         return (self.short, longer) if width <= height else (longer, self.short)
 

@@ -163,7 +163,9 @@ def plain_framing(source, framing: Framing) -> np.ndarray:
         content = (framing.width, framing.height)
     elif framing.how == "fit":
         ratio = min(framing.width / width, framing.height / height)
-        content = tuple(max(1, int(v * ratio) if framing.truncate else round(v * ratio)) for v in (width, height))
+        content = tuple(
+            max(1, int(v * ratio + 1e-9) if framing.truncate else round(v * ratio)) for v in (width, height)
+        )
     else:
         long = int(framing.short * max(width, height) / min(width, height))
         content = (framing.short, long) if width <= height else (long, framing.short)
