@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base import AdapterConfig, ModelUnavailable
-from ..wd_files import is_hub_id, local_folder
+from ..model_files import is_hub_id, local_folder
 
 CONFIG = "config.json"
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
