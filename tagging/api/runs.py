@@ -121,6 +121,7 @@ def _shown(rows: Sequence[Run]) -> list[dict[str, Any]]:
         "name",
         "state",
         "phase",
+        "phase_seconds",
         "error",
         "shown",
         "purpose",

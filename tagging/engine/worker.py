@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from prompts.rendering import PromptError
 
+from .. import queue as queue_
 from ..adapters.base import Adapter, ModelUnavailable, Reply, Request
 from ..models import Chunk, ImageAsset, Prediction, Proposal, Run
 from . import inferring, leases, residency, store
@@ -54,6 +55,11 @@ def drain(queue: str) -> bool:
             return False
         try:
             process(chunk, end)
+        except residency.Tired as e:
+            log.warning("%s", e)
+            _give_back(chunk, failed=False)
+            queue_.replace_worker()
+            return not stopping()
         except LeaseLost:
             log.warning("%s is no longer this worker's: it was taken over, or deleted", chunk)
         except (OperationalError, InterfaceError) as e:
@@ -247,13 +253,13 @@ class Work:
     def _load(self) -> Adapter:
         resident = self.stage.load(self._say)
         Run.objects.filter(pk=self.run.pk).update(
-            phase="", provider=resident.adapter.provider[:120], load_seconds=resident.load_seconds
+            phase="", phase_since=None, provider=resident.adapter.provider[:120], load_seconds=resident.load_seconds
         )
         self.heart.progress()
         return resident.adapter
 
     def _say(self, phase: str) -> None:
-        Run.objects.filter(pk=self.run.pk).update(phase=phase[:120])
+        Run.objects.filter(pk=self.run.pk).update(phase=phase[:120], phase_since=timezone.now())
         self.heart.doing = phase
 
     def _may_go_on(self) -> bool:

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.urls import reverse
+from django.utils import timezone
 
 from .collections import Collection, ImageAsset
 from .recipes import PolicyVersion, Recipe
@@ -64,6 +65,7 @@ class Run(models.Model):
     )
     load_seconds = models.FloatField(null=True, blank=True)
     phase = models.CharField(max_length=120, blank=True, help_text="What a worker is doing for it now, e.g. loading.")
+    phase_since = models.DateTimeField(null=True, blank=True, help_text="When that began.")
     error = models.TextField(blank=True)
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -91,6 +93,11 @@ class Run(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("tagging:run", args=[self.pk])
+
+    @property
+    def phase_seconds(self) -> float | None:
+        """How long it has been in its phase; None without one."""
+        return (timezone.now() - self.phase_since).total_seconds() if self.phase and self.phase_since else None
 
 
 class Chunk(models.Model):
