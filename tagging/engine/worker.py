@@ -24,6 +24,7 @@ from .inferring import LARGEST, Asked, explain
 from .leases import LeaseLost
 from .owners import owner_id
 from .process import stopping
+from .purse import Purse, pause_when_spent
 from .stage import Stage, reply_of, stage_of
 from .store import Batch, Inflight, Result
 
@@ -211,12 +212,13 @@ class Work:
         unanswered = {image.pk: image for image in images}
         asked = [Asked(i.pk, self.stage.input(i), self.requests[i.pk]) for i in images]
         self.flushed = time.monotonic()
+        purse = Purse(self.run, self.stage.mean_cost)
         stream = inferring.answers(
             adapter,
             asked,
             self.stage.request(self.run),
             room=self.stage.room,
-            go_on=self._may_go_on,
+            go_on=lambda: self._may_go_on() and purse.may_ask(),
             careful=self.careful,
             before=self._name,
         )
@@ -225,7 +227,8 @@ class Work:
                 if answer is not None:
                     pk, outcome = answer
                     self._keep(unanswered.pop(pk), keys[pk], outcome)
-                    self.heart.progress()
+                    purse.pay(outcome.cost or 0.0 if isinstance(outcome, Reply) else 0.0)
+                self.heart.progress()  # a stream that waits says so: its calls have time limits of their own
                 self._flush()
                 self._look()
         except ModelUnavailable:
@@ -234,6 +237,9 @@ class Work:
         finally:
             stream.close()
         self._flush(force=bool(self.batch))
+        self.stage.mean_cost = purse.mean
+        if purse.used_up and pause_when_spent(self.run.pk, expected=purse.mean):
+            self.running = False
         return list(unanswered.values())
 
     def _name(self, image_id: int) -> None:
