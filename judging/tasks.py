@@ -25,3 +25,31 @@ def sweep_experiments() -> None:
     from .actions.advance import sweep
 
     sweep()
+
+
+def judge(job_id: int) -> None:
+    """One slice of a JudgeJob, in a worker of its model's queue; rings again while there is more to do."""
+    from .actions.judge_jobs import SLICE_SECONDS, ring, run_job
+
+    job = run_job(job_id, seconds=SLICE_SECONDS)
+    if job.state == job.State.RUNNING and not job.owner:
+        ring(job)
+
+
+def calibrate(version_id: int) -> None:
+    """A judge compared with people's decisions, now."""
+    from .actions.calibrating import calibrate as compare
+    from .models import JudgeProfileVersion
+
+    version = JudgeProfileVersion.objects.select_related("profile").filter(pk=version_id).first()
+    if version is not None:
+        compare(version)
+
+
+@queue.register_sweep
+def sweep_judges() -> None:
+    """Ring again for judges whose doorbell was lost or whose owner died, and for calibrations that are due."""
+    from .actions import calibrating, judge_jobs
+
+    judge_jobs.sweep()
+    calibrating.sweep()

@@ -30,7 +30,7 @@ RULES: tuple[tuple[str, str], ...] = (
     (r"molmo|olmo", "ai2"),
     (r"granite", "ibm"),
     (r"nova-(lite|pro|premier)|titan", "amazon"),
-    (r"^(wd|pixai|camie|ram|photo_lite|onnx)\b", "tagger"),
+    (r"^(wd|pixai|camie|ram|photo-lite|onnx)", "tagger"),
 )
 #: taggers have no taste in words: they are nobody's kin
 NEUTRAL = frozenset({"tagger", "imported", "rules"})

@@ -12,8 +12,7 @@ from judging.actions.experiments import compare_runs, pause, resume, start, stop
 from judging.models import Experiment, ExperimentRun
 from tagging.actions.labels import move_label
 from tagging.actions.runs import NotNow
-from tagging.engine import stage
-from tagging.models import Channel, Chunk, ImageAsset, ModelAdapter, Prediction, Proposal, Run
+from tagging.models import Chunk, ImageAsset, ModelAdapter, Prediction, Proposal, Run
 
 from . import lab
 
@@ -228,9 +227,7 @@ def test_a_model_that_cannot_be_used_leaves_the_race(fake):
     row = made.rows.get(name="Broken")
     assert "no weights" in row.dropped_why
     # mended, it takes part again
-    for channel in Channel.objects.filter(adapter=broken):
-        Channel.objects.filter(pk=channel.pk).update(options={**channel.options, "unavailable": ""})
-    stage.forget()
+    ModelAdapter.objects.filter(pk=broken.pk).update(options={"variant": "x"})
     start(made)
     lab.finish(made)
     assert made.rows.filter(dropped_at=None).count() == 2

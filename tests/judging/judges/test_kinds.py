@@ -205,7 +205,7 @@ def test_alpha_is_not_defined_without_variety_or_pairs():
         ("openai", "http://gpt-server/v1", "mystery-7b", "mystery"),
         ("vlm", "fancyfeast/llama-joycaption-beta-one", "", "llama"),
         ("wd", "SmilingWolf/wd-eva02-large-tagger-v3", "", "tagger"),
-        ("photo_lite", "", "", "tagger"),
+        ("photo-lite", "", "", "tagger"),
         ("vlm", "HuggingFaceTB/SmolVLM2-2.2B-Instruct", "", "smollm"),
     ],
 )
