@@ -21,6 +21,8 @@ from ..models.adapters import options_errors
 from ..models.recipes import recipe_key
 
 DEFAULT_POLICY = "default"
+#: Which pixels a channel may read.
+READ = ("original", "proxy")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class ChannelSpec:
     """One model call, as it is asked for: options that are left out take the adapter's own.
 
     `name`: what its tags name as their source; the adapter's slug where it is left out. `variables`: values of the
-    prompt's free variables; those left out take the default in its text.
+    prompt's free variables; those left out take the default in its text. `read`: the pixels that the model gets,
+    "original" or "proxy" (the 1,024 px rendition made at indexing; the original where there is none).
     """
 
     adapter: ModelAdapter
@@ -36,6 +39,7 @@ class ChannelSpec:
     options: dict[str, Any] = field(default_factory=dict)
     name: str = ""
     variables: dict[str, str | int | float | bool] = field(default_factory=dict)
+    read: str = "original"
 
 
 def default_policy_version() -> PolicyVersion:
@@ -59,7 +63,7 @@ def get_recipe(
     """The recipe of exactly this content; made when there is none. Two askers at once get the same row.
 
     Raises ValidationError: keyed by "options" for a bad option, "adapter" for a disabled or unknown adapter, "prompt"
-    where the adapter takes none or needs one, "variables" for one that the prompt does not have, "name".
+    where the adapter takes none or needs one, "variables" for one that the prompt does not have, "name", "read".
     """
     if len(channels) != 1:
         raise ValidationError({"channels": "A recipe has one channel."})
@@ -129,6 +133,8 @@ def _channel(spec: ChannelSpec) -> Channel:
         options = adapter.options(spec.options)
     except OptionsError as e:
         raise ValidationError({"options": options_errors(e)}) from None
+    if spec.read not in READ:
+        raise ValidationError({"read": f"{spec.read!r}: one of {' and '.join(READ)}."})
     takes_prompt = adapter.capabilities.prompt
     if spec.prompt_version and not takes_prompt:
         raise ValidationError({"prompt": f"{row.label} takes no prompt."})
@@ -144,6 +150,7 @@ def _channel(spec: ChannelSpec) -> Channel:
             "revision": row.revision,
             "device": row.device,
             "quantization": row.quantization,
+            **({"read": spec.read} if spec.read != READ[0] else {}),
         },
         prompt_version=spec.prompt_version,
         options=options.model_dump(mode="json"),

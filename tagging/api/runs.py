@@ -104,6 +104,11 @@ class RunIn(Schema):
     purpose: Literal["tagging", "trial", "experiment"] = Field(
         "tagging", description="The others are left out of lists of runs."
     )
+    read: Literal["original", "proxy"] = Field(
+        "original",
+        description="With `adapter`: the pixels that the model gets. The proxy is the 1,024 px rendition made at "
+        "indexing: much less decoding, nearly the same answer; an image without one is read from its original.",
+    )
     sample: int = Field(0, ge=0, le=999, description="Another number asks a model that varies once more.")
     variables: dict[str, str | int | float | bool] = Field(
         {}, description="With `adapter`: values of the prompt's free variables."
@@ -212,8 +217,8 @@ def _recipe(payload: RunIn, collection: Collection, by: Any) -> Recipe:
     if (payload.recipe is None) == (payload.adapter is None):
         raise ValidationError({"recipe": "Name either a recipe or an adapter."})
     if payload.recipe is not None:
-        for name in ("prompt_version", "options", "preset", "variables"):
-            if getattr(payload, name):
+        for name in ("prompt_version", "options", "preset", "variables", "read"):
+            if getattr(payload, name) not in (None, {}, "original"):
                 raise ValidationError({name: "A recipe has its own: give this with an adapter only."})
         try:
             return labels.find_recipe(str(payload.recipe), collection=collection)
@@ -234,7 +239,7 @@ def _recipe(payload: RunIn, collection: Collection, by: Any) -> Recipe:
         except OptionPreset.DoesNotExist as e:
             raise ValidationError({"preset": str(e)}) from None
     try:
-        channel = recipes.ChannelSpec(adapter, prompt, options, variables=payload.variables)
+        channel = recipes.ChannelSpec(adapter, prompt, options, variables=payload.variables, read=payload.read)
         return recipes.get_recipe([channel], by=by)
     except ValidationError as e:
         named = {"prompt_version" if n == "prompt" else n: messages for n, messages in e.message_dict.items()}

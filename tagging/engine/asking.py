@@ -82,9 +82,12 @@ def _part(
 ) -> Iterator[Outcome]:
     by_key: dict[str, list[Item]] = {}
     requests: dict[str, Request] = {}
+    sources: dict[str, str] = {}
     for item in items:
         request = Request(call.options, item.system, item.prompt, item.schema, item.sample)
-        key = call.key(item.image, request)
+        source = call.source(item.image)
+        key = call.key(item.image, request, source)
+        sources[key] = source
         by_key.setdefault(key, []).append(item)
         requests[key] = request
     for prediction in Prediction.objects.filter(key__in=list(by_key)):
@@ -94,7 +97,7 @@ def _part(
         return
     adapter = call.load(doing).adapter
     doing("")
-    asked = [Asked(key, call.input(same[0].image), requests[key]) for key, same in by_key.items()]
+    asked = [Asked(key, call.input(same[0].image, sources[key]), requests[key]) for key, same in by_key.items()]
     shared = Request(call.options, schema=_common([item.schema for item in items]))
     stream = inferring.answers(adapter, asked, shared, room=call.room, go_on=lambda: not _over(stop))
     new: dict[str, Reply] = {}
@@ -110,14 +113,14 @@ def _part(
                 else:
                     new[key] = outcome
             if new and (len(new) >= STORE_AT or time.monotonic() - stored >= STORE_AFTER):
-                yield from _store(call, new, by_key, run_id)
+                yield from _store(call, new, by_key, sources, run_id)
                 new, stored = {}, time.monotonic()
     except GeneratorExit:
-        _keep(call, new, by_key, run_id)
+        _keep(call, new, by_key, sources, run_id)
         raise
     finally:
         stream.close()
-    yield from _store(call, new, by_key, run_id)
+    yield from _store(call, new, by_key, sources, run_id)
 
 
 def _common(schemas: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
@@ -129,22 +132,32 @@ def _error(outcome: Exception) -> AdapterError:
     return outcome if isinstance(outcome, AdapterError) else AdapterError(explain(outcome))
 
 
-def _keep(call: Call, new: Mapping[str, Reply], by_key: Mapping[str, Sequence[Item]], run_id: int | None) -> None:
+def _keep(
+    call: Call,
+    new: Mapping[str, Reply],
+    by_key: Mapping[str, Sequence[Item]],
+    sources: Mapping[str, str],
+    run_id: int | None,
+) -> None:
     """Store new answers under their keys."""
     results = []
     for key, reply in new.items():
         image = by_key[key][0].image
         sha256 = image.sha256 if image is not None and call.sees else ""
-        results.append(store.Result(0, key=key, sha256=sha256, reply=reply))
+        results.append(store.Result(0, key=key, sha256=sha256, reply=reply, source=sources[key]))
     store.add_predictions(results, call.labels, run_id)
 
 
 def _store(
-    call: Call, new: Mapping[str, Reply], by_key: Mapping[str, Sequence[Item]], run_id: int | None
+    call: Call,
+    new: Mapping[str, Reply],
+    by_key: Mapping[str, Sequence[Item]],
+    sources: Mapping[str, str],
+    run_id: int | None,
 ) -> Iterator[Outcome]:
     if not new:
         return
-    _keep(call, new, by_key, run_id)
+    _keep(call, new, by_key, sources, run_id)
     for prediction in Prediction.objects.filter(key__in=list(new)):
         for item in by_key[prediction.key]:
             yield item, prediction

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from django.conf import settings
+from django.core.files.storage import default_storage
 
 from ..adapters import registry
 from ..adapters.base import (
@@ -22,6 +23,7 @@ from ..adapters.base import (
     Request,
     terms_digest,
 )
+from ..imaging.thumbnails import PROXY
 from ..models import ImageAsset
 from . import identity, residency
 from .inferring import Room
@@ -61,6 +63,7 @@ class Call:
             raise ModelUnavailable(f"{label} cannot be used here: {e}") from e
         self.model_key = identity.loading_key(self.adapter_class, config, dict(options or {}))
         self.room = Room()
+        self.read = config.get("read", "original")
         self._extras = dict(extras or {})
         self._identity: dict[str, Any] | None = None
         self._labels: LabelSet | None = None
@@ -79,13 +82,20 @@ class Call:
                 store_labels(self._labels)
         return self._labels
 
-    def key(self, image: ImageAsset | None, request: Request) -> str:
-        """The key of the prediction that answers this. ModelUnavailable."""
+    def source(self, image: ImageAsset | None) -> str:
+        """Which pixels are read of this image: "proxy" where that is wanted and there is one, else "original"."""
+        if self.read != "proxy" or image is None or not self.sees:
+            return "original"
+        return "proxy" if default_storage.exists(image.thumbnail_name(PROXY)) else "original"
+
+    def key(self, image: ImageAsset | None, request: Request, source: str = "original") -> str:
+        """The key of the prediction that answers this from the pixels of `source`. ModelUnavailable."""
         if self._identity is None:
             self._identity = {**identity.call_identity(self.cold, self.options), **self._extras}
         return identity.prediction_key(
             image.sha256 if image is not None and self.sees else "",
             self._identity,
+            source=source,
             system=request.system,
             prompt=request.prompt,
             schema=request.schema,
@@ -93,10 +103,15 @@ class Call:
             terms=terms_digest(request.terms),
         )
 
-    def input(self, image: ImageAsset | None) -> ImageInput:
+    def input(self, image: ImageAsset | None, source: str = "original") -> ImageInput:
         """The image as the adapter takes it. Its `open` is called in other threads and touches no database."""
         if image is None or not self.sees:
             return NO_IMAGE
+        if source == "proxy":
+            name = image.thumbnail_name(PROXY)
+            return ImageInput(
+                image.path, image.sha256, lambda: cast(BinaryIO, default_storage.open(name, "rb")), source
+            )
         return ImageInput(name=image.path, sha256=image.sha256, open=image.open)
 
     def load(self, doing: Callable[[str], None] | None = None) -> residency.Resident:

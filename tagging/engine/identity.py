@@ -13,7 +13,11 @@ from typing import Any
 from prompts.models import digest
 
 from ..adapters.base import Adapter, AdapterOptions
+from ..imaging.thumbnails import PROXY
 from ..models import Channel
+
+#: What the pixels of a source are, beyond the original's content: another rendition is another answer.
+SOURCES = {"proxy": f"proxy 1: WebP {PROXY} px, sRGB, upright"}
 
 
 def call_identity(adapter: Adapter, options: AdapterOptions) -> dict[str, Any]:
@@ -39,15 +43,15 @@ def prediction_key(
 ) -> str:
     """sha256 (hex) of the canonical JSON of everything the answer depends on.
 
-    `source` says which pixels were read: the original file or the proxy made at indexing. `terms` is the digest of the
-    words that the answer is held to, empty for a free one.
+    `source` says which pixels were read: the original file, or the proxy made at indexing as SOURCES names it.
+    `terms` is the digest of the words that the answer is held to, empty for a free one.
     """
     held = {"terms": terms} if terms else {}
     return digest(
         {
             **held,
             "image": image_sha256,
-            "source": source,
+            "source": SOURCES.get(source, source),
             "call": call,
             "system": system,
             "prompt": prompt,
@@ -64,4 +68,5 @@ def model_key(channel: Channel) -> str:
 
 def loading_key(adapter: type[Adapter], config: Mapping[str, Any], options: Mapping[str, Any]) -> str:
     """Hash of everything that load() depends on. `config`: as a Channel keeps it; `options`: all of them."""
-    return digest([dict(config), {k: v for k, v in options.items() if k in adapter.load_options}])
+    loaded = {k: v for k, v in config.items() if k != "read"}  # the same weights, whatever pixels they get
+    return digest([loaded, {k: v for k, v in options.items() if k in adapter.load_options}])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Sequence
 
 from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections
 from django.utils import timezone
@@ -131,7 +132,8 @@ class Work:
         todo = self._unreadable(todo)
         todo = self._blamed(todo)
         todo = self._render(todo)
-        keys = {image.pk: self.stage.key(image, self.requests[image.pk]) for image in todo}
+        self.sources = {image.pk: self.stage.source(image) for image in todo}
+        keys = {image.pk: self.stage.key(image, self.requests[image.pk], self.sources[image.pk]) for image in todo}
         todo = self._cached(todo, keys)
         self._flush(force=bool(self.batch))
         if todo and self.running and not stopping():
@@ -193,7 +195,11 @@ class Work:
             proposed = self.stage.proposer.propose(reply_of(prediction), self.stage.labels)
             self._add(
                 Result(
-                    image.pk, proposed, key=prediction.key, prediction_id=prediction.pk, flags=list(prediction.flags)
+                    image.pk,
+                    proposed,
+                    key=prediction.key,
+                    prediction_id=prediction.pk,
+                    flags=self._flags(image, prediction.flags),
                 )
             )
         return left
@@ -203,7 +209,7 @@ class Work:
         """Ask the model; the images that are left when the time is over or the run is stopped."""
         adapter = self._load()
         unanswered = {image.pk: image for image in images}
-        asked = [Asked(i.pk, self.stage.input(i), self.requests[i.pk]) for i in images]
+        asked = [Asked(i.pk, self.stage.input(i, self.sources[i.pk]), self.requests[i.pk]) for i in images]
         self.flushed = time.monotonic()
         stream = inferring.answers(
             adapter,
@@ -266,8 +272,13 @@ class Work:
             self._add(Result(image.pk, error=explain(outcome)))
             return
         proposed = self.stage.proposer.propose(outcome, self.stage.labels)
-        flags = list(outcome.flags)
-        self._add(Result(image.pk, proposed, key=key, sha256=image.sha256, reply=outcome, flags=flags))
+        flags, source = self._flags(image, outcome.flags), self.sources[image.pk]
+        self._add(Result(image.pk, proposed, key=key, sha256=image.sha256, reply=outcome, source=source, flags=flags))
+
+    def _flags(self, image: ImageAsset, said: Sequence[str]) -> list[str]:
+        """What the reply was flagged with, and that an original was read for want of its proxy."""
+        missing = self.stage.read == "proxy" and self.stage.sees and self.sources[image.pk] != "proxy"
+        return [*said, *(["original_read"] if missing else [])]
 
     # -- writing ----------------------------------------------------------------------------------------------------
     def _add(self, result: Result) -> None:

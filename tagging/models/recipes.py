@@ -101,7 +101,7 @@ class Channel(models.Model):
     """One model call in a recipe: adapter + prompt version + options (all of them, defaults filled in).
 
     The adapter's own settings at that time are copied into `adapter_config`, so that editing the row later cannot
-    rewrite history.
+    rewrite history. It holds `read: "proxy"` too where the model gets the renditions made at indexing.
     """
 
     class Role(models.TextChoices):
@@ -132,6 +132,11 @@ class Channel(models.Model):
 
     def __str__(self) -> str:
         return f"{self.adapter.slug}" + (f" · {self.prompt_version}" if self.prompt_version else "")
+
+    @property
+    def read(self) -> str:
+        """Which pixels its model gets: "original" or "proxy"."""
+        return str(self.adapter_config.get("read", "original"))
 
     @property
     def source(self) -> str:

@@ -18,7 +18,7 @@ from django.urls import reverse
 from prompts.models import PromptVersion
 
 from ..actions import presets
-from ..actions.recipes import ChannelSpec
+from ..actions.recipes import READ, ChannelSpec
 from ..adapters.base import Adapter, Problem
 from ..adapters.registry import UnknownAdapter
 from ..forms import SchemaForm
@@ -35,7 +35,7 @@ class ChannelForm:
     `errors` holds lines by field: adapter, prompt, preset. Those of options are in `options.errors`.
     """
 
-    FIELDS = ("adapter", "prompt", "preset")
+    FIELDS = ("adapter", "prompt", "preset", "read")
 
     def __init__(
         self,
@@ -178,6 +178,11 @@ class ChannelForm:
         return bool(self.capabilities.get("prompt"))
 
     @property
+    def read(self) -> str:
+        """Which pixels the model gets: "original" or "proxy"."""
+        return self.value("read", READ[0]) or READ[0]
+
+    @property
     def prompt(self) -> PromptVersion | None:
         return next((v for v in self.prompts if str(v.pk) == self.value("prompt")), None)
 
@@ -196,7 +201,9 @@ class ChannelForm:
         """The channel as it was asked for; after `is_valid()`."""
         if not (self.adapter and self.options):
             raise ValueError("spec() comes after is_valid()")
-        return ChannelSpec(adapter=self.adapter, prompt_version=self.prompt, options=self.options.cleaned)
+        return ChannelSpec(
+            adapter=self.adapter, prompt_version=self.prompt, options=self.options.cleaned, read=self.read
+        )
 
     def refuse(self, name: str, lines: Sequence[str]) -> bool:
         """Put an action's refusal beside the field it names; False when it names none of this form."""

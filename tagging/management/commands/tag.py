@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db.models import Q
 
 from ...actions import labels
-from ...actions.recipes import ChannelSpec, get_recipe
+from ...actions.recipes import READ, ChannelSpec, get_recipe
 from ...actions.runs import start_run
 from ...engine.progress import Progress, progress
 from ...models import Chunk, Collection, ModelAdapter, Recipe, Run, Worker
@@ -31,6 +31,13 @@ class Command(BaseCommand):
             metavar="ID|LABEL",
             help="a recipe: its number, a label ([task/]name[@model]), or its key's start",
         )
+        parser.add_argument(
+            "--read",
+            choices=READ,
+            default=READ[0],
+            help="with --adapter: pixels that the model gets; proxy is the 1,024 px rendition made at indexing, much "
+            "less decoding and nearly the same answer (%(default)s)",
+        )
         parser.add_argument("--name", default="", help="what to call the run")
         parser.add_argument("--priority", type=int, default=0, help="higher runs first (%(default)s)")
         parser.add_argument("--hidden", action="store_true", help="do not show its proposals for review")
@@ -39,7 +46,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, collection: str, adapter: str, recipe: str, **options: Any) -> None:
         target = find_collection(collection)
-        chosen = find_recipe(recipe, target) if recipe else adapter_recipe(adapter)
+        if recipe and options["read"] != READ[0]:
+            raise CommandError("A recipe says itself what it reads: --read goes with --adapter.")
+        chosen = find_recipe(recipe, target) if recipe else adapter_recipe(adapter, options["read"])
         images = target.images.all().usable()
         if options["unreviewed"]:
             images = images.unreviewed()
@@ -105,14 +114,14 @@ def find_collection(name: str) -> Collection:
     return found
 
 
-def adapter_recipe(slug: str) -> Recipe:
+def adapter_recipe(slug: str, read: str = READ[0]) -> Recipe:
     """The recipe of one model with its own options. CommandError lists the models."""
     row = ModelAdapter.objects.filter(slug=slug).first()
     if row is None:
         there = ", ".join(ModelAdapter.objects.filter(enabled=True).values_list("slug", flat=True)[:20])
         raise CommandError(f"There is no model {slug!r}; there is {there or 'none yet: add one in the admin'}.")
     try:
-        return get_recipe([ChannelSpec(adapter=row)], name=row.label)
+        return get_recipe([ChannelSpec(adapter=row, read=read)], name=row.label)
     except ValidationError as error:
         raise CommandError(" ".join(error.messages)) from None
 
