@@ -30,6 +30,7 @@ ROUTERS = {
     "/labels": "tagging.api.labels.router",
     "/recompute": "tagging.api.policies.recompute",
     "/runs": "tagging.api.runs.router",
+    "/experiments": "judging.api.experiments.router",
     "/exports": "exports.api.router",
     "/imports": "exports.import_api.router",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -274,3 +274,29 @@ def _most(tags: dict[str, list[float]]) -> dict[str, list[float]]:
 def runs_of(experiment: Experiment) -> list[Run]:
     """All runs it looks at."""
     return list(Run.objects.filter(experiment_links__row__experiment=experiment).order_by("pk"))
+
+
+#: what a table of the leaderboard has of the metrics
+TABLE = (
+    "f1 f1_low f1_high precision recall coverage unjudged macro_f1 jaccard edits zero_edit acceptance p_at_1 p_at_3 "
+    "p_at_5 map ece tags_per_image empty errors out_of_vocabulary banned parse_failures truncated seconds_p50 "
+    "seconds_p95 tokens_in tokens_out cost_per_1000 currency stability caption_distance denied_objects"
+).split()
+
+
+def table(found: dict[str, Any]) -> Iterator[list[Any]]:
+    """The leaderboard as lines: a header, then a line for each recipe."""
+    standing_of = ("value", "low", "high", "delta", "delta_low", "delta_high", "p_holm", "p_best", "word", "more")
+    metric = found["metric"]
+    yield ["recipe", "recipe_key", "name", "baseline", "images", *(f"{metric} {s}" for s in standing_of), *TABLE]
+    for row in found["rows"]:
+        stands = row["standing"].get(metric) or {}
+        yield [
+            row["recipe"],
+            row["key"],
+            row["name"],
+            row["baseline"],
+            row["done"],
+            *(stands.get(name) for name in standing_of),
+            *(row["metrics"].get(name) for name in TABLE),
+        ]

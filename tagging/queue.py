@@ -85,6 +85,13 @@ def pass_on(queue: str) -> None:
         _push(DRAIN, (queue,), queue)
 
 
+def replace_worker() -> None:
+    """Have this worker process end after its task and a fresh one take its place; the cluster is not disturbed."""
+    from django_q.conf import Conf
+
+    Conf.MAX_RSS = 1  # compared after each task with what the process ever held: always more
+
+
 def cluster_name() -> str:
     """The queue that this process's cluster serves."""
     return os.environ.get("Q_CLUSTER_NAME") or DEFAULT

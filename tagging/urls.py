@@ -57,6 +57,7 @@ urlpatterns: list[URLPattern] = [
     path("channels/presets/<slug:verb>/", view("channels.act"), name="presets"),
     path("runs/<int:pk>/", view("runs.run"), name="run"),
     path("runs/<int:pk>/status/", view("runs.status"), name="run_status"),
+    path("runs/<int:pk>/budget/", view("runs.budget"), name="run_budget"),
     path("runs/<int:pk>/<slug:verb>/", view("runs.act"), name="run_act"),
     path("labels/", view("labels.labels"), name="labels"),
     path("labels/moves/<int:pk>/back/", view("labels.back"), name="label_back"),

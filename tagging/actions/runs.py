@@ -6,6 +6,7 @@ import os
 import sys
 from array import array
 from collections.abc import Iterable
+from decimal import Decimal, InvalidOperation
 
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
@@ -19,7 +20,9 @@ from .. import queue
 from ..engine.contexts import newest_lists
 from ..engine.identity import model_key
 from ..engine.leases import finish, tell_ended
+from ..engine.purse import reason
 from ..models import Channel, Chunk, Collection, ImageAsset, ModelAdapter, Proposal, Recipe, Run
+from .costs import check_priced, price_currency
 
 State = Run.State
 #: Drain tokens rung for at a start: a cluster hoards two, so that fewer could leave a second host idle.
@@ -43,14 +46,16 @@ def start_run(
     priority: int = 0,
     sample: int = 0,
     purpose: str = Run.Purpose.TAGGING,
+    budget: Decimal | float | str | None = None,
     by: User | None = None,
 ) -> Run:
     """A run of the recipe over the images as they are now: the list is frozen, in the order of their ids.
 
     `images` default to the collection's usable ones. `shown`: its proposals are what review shows; that is so for
     tagging unless it is said otherwise, and not for trials and experiments. `sample`: which answer of several to the
-    same question. Wordlists that the prompts write out count as they are now. Raises ValidationError, keyed by the
-    argument, where there are no images or a prompt's list is gone.
+    same question. Wordlists that the prompts write out count as they are now. `budget`: what its own calls may cost, in
+    the currency of the recipe's prices; the run pauses there. Raises ValidationError, keyed by the argument, where
+    there are no images, a prompt's list is gone, or a budget has no price to be counted by.
     """
     if purpose not in Run.Purpose.values:
         raise ValidationError({"purpose": f"{purpose!r} is none of {', '.join(Run.Purpose.values)}."})
@@ -69,6 +74,9 @@ def start_run(
         Channel.objects.filter(recipe=recipe).select_related("adapter", "prompt_version").order_by("position")
     )
     lists = _lists(channels)
+    limit, currency = _budget(budget), price_currency(channels)
+    if limit is not None:
+        check_priced(channels)
     with transaction.atomic():
         run = Run.objects.create(
             recipe=recipe,
@@ -80,6 +88,8 @@ def start_run(
             purpose=purpose,
             wordlists=lists,
             n_total=len(ids),
+            budget=limit,
+            currency=currency,
             created_by=by,
         )
         Chunk.objects.bulk_create(chunks(run, ids, channels[0]), batch_size=100)
@@ -149,10 +159,36 @@ def pause(run: Run) -> None:
 
 
 def resume(run: Run) -> None:
-    """Go on where it was paused. NotNow unless it is paused."""
-    _move(run, (State.PAUSED,), State.RUNNING, "resumed")
+    """Go on where it was paused. NotNow unless it is paused, and while its budget is spent."""
+    row = Run.objects.only("budget", "spent", "currency").get(pk=run.pk)
+    if row.budget is not None and row.spent >= float(row.budget):
+        raise NotNow(reason(float(row.budget), row.spent, row.currency))
+    _move(run, (State.PAUSED,), State.RUNNING, "resumed", error="")
     finish(run.pk)
     _ring(run)
+
+
+def set_budget(run: Run, budget: Decimal | float | str | None) -> None:
+    """What the run may cost from now on, all that it spent so far included; None: no limit. A run that paused for its
+    budget stays paused until it is resumed. ValidationError; NotNow once it has ended."""
+    limit = _budget(budget)
+    if limit is not None:
+        check_priced(Channel.objects.filter(recipe=run.recipe_id).select_related("adapter"))
+    if not Run.objects.filter(pk=run.pk).exclude(state=State.DONE).update(budget=limit):
+        raise NotNow(f"{run} has ended.")
+    run.refresh_from_db()
+
+
+def _budget(given: Decimal | float | str | None) -> Decimal | None:
+    if given is None or given == "":
+        return None
+    try:
+        found = Decimal(str(given)).quantize(Decimal("0.0001"))
+    except InvalidOperation:
+        raise ValidationError({"budget": f"{given!r} is no amount of money."}) from None
+    if not (found.is_finite() and 0 < found < 10**8):
+        raise ValidationError({"budget": "The budget is an amount above 0."})
+    return found
 
 
 def cancel(run: Run) -> None:

@@ -310,6 +310,8 @@ class Reply:
     text: str = ""
     tokens_in: int | None = None
     tokens_out: int | None = None
+    cost: float | None = None  # in `currency`, at the price that the adapter has now; None where it has none
+    currency: str = ""
     finish_reason: str = ""
     seconds: float = 0.0
     flags: tuple[str, ...] = ()  # e.g. "truncated", "parse_failed", "fallback"

@@ -15,6 +15,7 @@ from pydantic import Field
 from prompts.models import PromptVersion
 
 from ..actions import labels, presets, recipes, runs
+from ..actions.costs import run_cost
 from ..engine.progress import progress
 from ..filters import ImageFilter
 from ..models import Collection, ImageAsset, ModelAdapter, OptionPreset, Proposal, Recipe, Run
@@ -52,6 +53,11 @@ class RunOut(Schema):
     priority: int
     provider: str = Field(description="What really computes.")
     load_seconds: float | None
+    budget: float | None = Field(description="What it may cost; it pauses there.")
+    spent: float = Field(description="What its own calls cost; what was known from before is free.")
+    currency: str
+    tokens_in: int
+    tokens_out: int
     total: int
     done: int
     counts: Counts
@@ -114,8 +120,25 @@ class RunIn(Schema):
         {}, description="With `adapter`: values of the prompt's free variables."
     )
     priority: int = Field(0, ge=-1000, le=1000)
+    budget: float | None = Field(
+        None, gt=0, description="What it may cost, in the currency of its model's prices; it pauses there."
+    )
 
     model_config = {"extra": "forbid"}
+
+
+class BudgetIn(Schema):
+    budget: float | None = Field(gt=0, description="null: no limit.")
+
+    model_config = {"extra": "forbid"}
+
+
+class CostOut(Schema):
+    calls: int = Field(description="Answers that the run asked for itself.")
+    unpriced: int = Field(description="Of these, those whose model had no price.")
+    tokens_in: int
+    tokens_out: int
+    money: dict[str, float] = Field(description="Currency → amount.")
 
 
 def _shown(rows: Sequence[Run]) -> list[dict[str, Any]]:
@@ -126,6 +149,7 @@ def _shown(rows: Sequence[Run]) -> list[dict[str, Any]]:
         "name",
         "state",
         "phase",
+        "phase_seconds",
         "error",
         "shown",
         "purpose",
@@ -133,6 +157,11 @@ def _shown(rows: Sequence[Run]) -> list[dict[str, Any]]:
         "priority",
         "provider",
         "load_seconds",
+        "budget",
+        "spent",
+        "currency",
+        "tokens_in",
+        "tokens_out",
     )
     times = ("created_at", "started_at", "finished_at")
     shown = []
@@ -200,6 +229,7 @@ def start_run(request: HttpRequest, payload: RunIn) -> object:
         purpose=payload.purpose,
         sample=payload.sample,
         priority=payload.priority,
+        budget=payload.budget,
         by=by,
     )
     return Status(201, _shown([_run(run.pk)])[0])
@@ -265,6 +295,37 @@ def list_proposals(
     allow(request, "read")
     rows = Proposal.objects.filter(run=_run(run_id)).select_related("image")
     return by_id(rows.filter(state=state) if state else rows, cursor, limit, newest_first=False)
+
+
+@router.get("/{int:run_id}/cost", response=CostOut, summary="What it cost", operation_id="get_run_cost")
+def get_run_cost(request: HttpRequest, run_id: int) -> object:
+    """Counted from its predictions, in each currency; what it took from earlier answers cost nothing."""
+    allow(request, "read")
+    found = run_cost(_run(run_id))
+    return {
+        "calls": found.calls,
+        "unpriced": found.unpriced,
+        "tokens_in": found.tokens_in,
+        "tokens_out": found.tokens_out,
+        "money": dict(found.money),
+    }
+
+
+@router.post(
+    "/{int:run_id}/budget",
+    response={200: RunOut, 409: Problem},
+    summary="Set a run's budget",
+    operation_id="set_run_budget",
+)
+def set_run_budget(request: HttpRequest, run_id: int, payload: BudgetIn) -> object:
+    """What it may cost in all, spent so far included. A run that paused for its budget goes on when it is resumed.
+    Needs the role curator."""
+    allow(request, "curate", "run")
+    try:
+        runs.set_budget(_run(run_id), payload.budget)
+    except runs.NotNow as e:
+        raise Conflict(str(e)) from None
+    return _shown([_run(run_id)])[0]
 
 
 def _verb(name: str, summary: str, act: Callable[[Run], Any], doc: str) -> None:

@@ -19,14 +19,14 @@ from ..adapters.base import (
     ImageInput,
     LabelSet,
     ModelUnavailable,
-    OutOfMemory,
     Request,
     terms_digest,
 )
 from ..imaging.thumbnails import PROXY
-from ..models import ImageAsset
+from ..models import ImageAsset, ModelAdapter
 from . import identity, residency
 from .inferring import Room
+from .mending import why_not_loaded
 from .store import store_labels
 
 log = logging.getLogger(__name__)
@@ -115,22 +115,35 @@ class Call:
         return ImageInput(name=image.path, sha256=image.sha256, open=image.open)
 
     def load(self, doing: Callable[[str], None] | None = None) -> residency.Resident:
-        """The loaded model; `doing` is told when that will take time. ModelUnavailable, whatever goes wrong."""
-        if self.model_key not in residency.MODELS and doing:
-            doing(f"loading {self.label}")
+        """The loaded model; `doing` is told what takes time. ModelUnavailable with the mend, whatever goes wrong; Tired
+        when this process has to be replaced first."""
+        tell = doing or (lambda text: None)
+        if self.model_key in residency.MODELS:
+            return self._loaded()
+        tell(f"loading {self.label}")
         try:
-            resident = residency.MODELS.get(self.model_key, self.slug, lambda: self.adapter_class(self.config))
-        except ModelUnavailable:
+            resident = self._loaded(lambda owner: tell(f"waiting for the card to load {self.label}"))
+        except residency.Tired:
             raise
-        except OutOfMemory as e:
-            raise ModelUnavailable(f"{self.label} does not fit into the memory of its device: {e.message}") from e
-        except AdapterError as e:
-            raise ModelUnavailable(f"{self.label} could not be loaded: {e.message}") from e
+        except ModelUnavailable as e:
+            self._remember(e.message)
+            raise
         except Exception as e:
-            log.exception("loading %s", self.label)
-            raise ModelUnavailable(f"{self.label} could not be loaded: {type(e).__name__}: {e}") from e
+            if not isinstance(e, AdapterError):
+                log.exception("loading %s", self.label)
+            message = why_not_loaded(e, self.label, self.cold)
+            self._remember(message)
+            raise ModelUnavailable(message) from e
+        self._remember("")
         self._learn_labels(resident.adapter)
         return resident
+
+    def _loaded(self, busy: Callable[[str], None] | None = None) -> residency.Resident:
+        return residency.MODELS.get(self.model_key, self.slug, lambda: self.adapter_class(self.config), busy)
+
+    def _remember(self, error: str) -> None:
+        """What the last load came to, for the page of models."""
+        ModelAdapter.objects.filter(slug=self.slug).exclude(last_error=error).update(last_error=error)
 
     def _learn_labels(self, adapter: Adapter) -> None:
         """Labels that are known only once the weights are there."""

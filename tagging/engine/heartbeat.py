@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from django.db import connection
 from django.utils import timezone
 
-from ..models import Chunk, Worker
+from ..models import Chunk, UnloadRequest, Worker
 from . import leases
 from .owners import host, owner_alive, owner_id
 from .residency import MODELS
@@ -21,6 +21,8 @@ from .residency import MODELS
 log = logging.getLogger(__name__)
 
 BEAT = 5.0
+#: Seconds between two looks at the clock and at what people ask for.
+TICK = 1.0
 #: Seconds without a finished batch or load after which the process ends itself: nothing else ends a hung call.
 STALL = float(os.environ.get("IWTAG_STALL_SECONDS", "600"))
 
@@ -36,6 +38,7 @@ class Heart:
         self._mark = time.monotonic()
         self._thread: threading.Thread | None = None
         self._queue = ""
+        self._told = 0  # how many loaded models the row names
 
     def start(self, queue: str) -> None:
         """Begin to beat, in a thread of its own. Once per process, after the fork."""
@@ -58,7 +61,7 @@ class Heart:
     def _run(self) -> None:
         started = timezone.now()
         next_beat = next_renewal = 0.0
-        step = min(BEAT, leases.LEASE / 3, STALL / 3)
+        step = min(TICK, leases.LEASE / 3, STALL / 3)
         try:
             while True:
                 now = time.monotonic()
@@ -67,12 +70,25 @@ class Heart:
                     if now >= next_renewal:
                         self._renew()
                         next_renewal = now + leases.LEASE / 3
-                    if now >= next_beat:
+                    if self._tidy() or now >= next_beat or len(MODELS) != self._told:
                         self._write(started)
                         next_beat = now + BEAT
                 time.sleep(step)
         finally:
             connection.close()
+
+    def _tidy(self) -> bool:
+        """Unload what is idle, and what people asked to be unloaded; True when something changed."""
+        if not len(MODELS):
+            return False
+        asked = UnloadRequest.objects.filter(owner=owner_id())
+        wanted = dict(asked.values_list("pk", "model_key"))
+        gone = MODELS.tidy(wanted.values())
+        # an answered request goes: what it named is not here any more ("" stands for everything)
+        done = [pk for pk, key in wanted.items() if (key not in MODELS if key else not len(MODELS))]
+        if done:
+            asked.filter(pk__in=done).delete()
+        return bool(gone)
 
     def _check_stall(self, now: float) -> None:
         if self._chunk is not None and now - self._mark > STALL:
@@ -94,6 +110,9 @@ class Heart:
             raise
 
     def _write(self, started: datetime) -> None:
+        summary = MODELS.summary()
+        if not summary:
+            UnloadRequest.objects.filter(owner=owner_id()).delete()
         try:
             Worker.objects.update_or_create(
                 owner=owner_id(),
@@ -103,7 +122,7 @@ class Heart:
                     "pid": os.getpid(),
                     "started_at": started,
                     "beat_at": timezone.now(),
-                    "resident": MODELS.summary(),
+                    "resident": summary,
                     "doing": self.doing[:200],
                 },
             )
@@ -111,6 +130,7 @@ class Heart:
             log.warning("the heartbeat could not be written: %s", e)
             connection.close()
             raise
+        self._told = len(summary)
 
 
 #: This process's heart.
@@ -121,4 +141,6 @@ def remove_dead() -> int:
     """Take away the rows of workers that are gone: this host's at once, others after ten minutes of silence."""
     silent = timezone.now() - timedelta(minutes=10)
     dead = [w.owner for w in Worker.objects.all() if owner_alive(w.owner) is False or w.beat_at < silent]
+    UnloadRequest.objects.exclude(owner__in=Worker.objects.values("owner")).delete()
+    UnloadRequest.objects.filter(owner__in=dead).delete()
     return Worker.objects.filter(owner__in=dead).delete()[0]

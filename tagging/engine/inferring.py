@@ -71,10 +71,11 @@ def answers(
     None now and then while nothing comes. `careful`: one at a time, each named to `before` first. Raises
     ModelUnavailable, and whatever `go_on` raises.
     """
-    if adapter.streams and not careful:
-        asked = yield from _stream(adapter, asked, request, go_on)
-        careful = True  # what is left met a fault of the adapter: one by one, so that the question at fault is found
-    yield from _batches(adapter, asked, request, room, go_on, careful, before)
+    with residency.MODELS.using(adapter):
+        if adapter.streams and not careful:
+            asked = yield from _stream(adapter, asked, request, go_on)
+            careful = True  # what is left met a fault of the adapter: one by one, so that the question is found
+        yield from _batches(adapter, asked, request, room, go_on, careful, before)
 
 
 def _stream(
@@ -179,7 +180,9 @@ def run_batch(
         raise
     except Exception as e:
         if isinstance(e, OutOfMemory | MemoryError):
-            residency.free_memory()
+            if residency.MODELS.relieve(adapter):  # with its neighbours gone, the batch may fit
+                yield from run_batch(adapter, batch, request, no_room)
+                return
             no_room(len(batch))
         if len(batch) == 1:
             yield batch[0][0], e

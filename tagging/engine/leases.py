@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from django.db import connection, transaction
@@ -46,14 +46,15 @@ def claimable(queue: str) -> QuerySet[Chunk]:
     )
 
 
-def claim(queue: str, owner: str, resident: str | None = None) -> Chunk | None:
-    """Take the next chunk: highest priority, then the model that is loaded (`resident` is its key), then the oldest.
+def claim(queue: str, owner: str, resident: Sequence[str] = ()) -> Chunk | None:
+    """Take the next chunk: highest priority, then a model that is loaded, then the oldest.
 
-    None when there is no work.
+    `resident` are the keys of loaded models, the preferred one first. None when there is no work.
     """
     order: list[object] = ["-run__priority"]
     if resident:
-        order.append(Case(When(model_key=resident, then=0), default=1, output_field=IntegerField()))
+        loaded = (When(model_key=key, then=i) for i, key in enumerate(resident))
+        order.append(Case(*loaded, default=len(resident), output_field=IntegerField()))
     for _ in range(5):
         with transaction.atomic():
             waiting = claimable(queue).select_related("run").order_by(*order, "run_id", "stage", "lo")  # type: ignore[arg-type]

@@ -30,6 +30,7 @@ class Stage(Call):
         self.schema = version.response_schema if version else None
         self.names = names_used(self.system) | names_used(self.template)
         self.terms = self._terms()
+        self.mean_cost = 0.0  # of an answer, as far as is known
 
     def _terms(self) -> tuple[str, ...]:
         """The policy's vocabulary, in its order, for a model that is to be held to it."""

@@ -21,7 +21,7 @@ from django.utils import timezone
 from ..actions.counts import Deltas
 from ..adapters.base import LabelSet, Reply
 from ..models import Chunk, ImageAsset, ImageTag, Prediction, Proposal, Run, StoredLabelSet
-from . import leases, vocabulary
+from . import leases, purse, vocabulary
 from .leases import LeaseLost
 from .propose import Proposed
 
@@ -158,6 +158,8 @@ def _write(
         _insert_proposals(run, batch.results, predictions, now)
         if run.shown:
             show(run.pk, batch.results, images, tag_ids)
+    if run.budget is not None:
+        purse.pause_when_spent(run.pk)
     return str(Run.objects.values_list("state", flat=True).get(pk=run.pk))
 
 
@@ -170,8 +172,8 @@ def _lock_images(results: Sequence[Result]) -> dict[int, tuple[int, str, str, fl
 
 
 _PREDICTION = (
-    "key image_sha256 run_id labels_id scores tags caption rating rating_score text tokens_in tokens_out finish_reason "
-    "seconds flags source created_at"
+    "key image_sha256 run_id labels_id scores tags caption rating rating_score text tokens_in tokens_out cost "
+    "currency finish_reason seconds flags source created_at"
 ).split()
 _PROPOSAL = (
     "run_id image_id state tags caption rating rating_score error prediction_id flags policy_version_id created_at"
@@ -228,6 +230,8 @@ def _insert_predictions(
                 _text(reply.text),
                 reply.tokens_in,
                 reply.tokens_out,
+                reply.cost,
+                reply.currency or None,
                 reply.finish_reason[:20],
                 reply.seconds,
                 json.dumps(list(reply.flags)),
@@ -236,6 +240,8 @@ def _insert_predictions(
             )
         )
     _insert(Prediction, _PREDICTION, rows, "ON CONFLICT (key) DO NOTHING")
+    if run_id is not None:
+        purse.count(run_id, [r.reply for r in new.values() if r.reply])
     return dict(Prediction.objects.filter(key__in=list(new)).values_list("key", "pk"))
 
 

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from prompts.rendering import PromptError
 
+from .. import queue as queue_
 from ..adapters.base import Adapter, ModelUnavailable, Reply, Request
 from ..models import Chunk, ImageAsset, Prediction, Proposal, Run
 from . import inferring, leases, residency, store
@@ -24,6 +25,7 @@ from .inferring import LARGEST, Asked, explain
 from .leases import LeaseLost
 from .owners import owner_id
 from .process import stopping
+from .purse import Purse, pause_when_spent
 from .stage import Stage, reply_of, stage_of
 from .store import Batch, Inflight, Result
 
@@ -55,6 +57,11 @@ def drain(queue: str) -> bool:
             return False
         try:
             process(chunk, end)
+        except residency.Tired as e:
+            log.warning("%s", e)
+            _give_back(chunk, failed=False)
+            queue_.replace_worker()
+            return not stopping()
         except LeaseLost:
             log.warning("%s is no longer this worker's: it was taken over, or deleted", chunk)
         except (OperationalError, InterfaceError) as e:
@@ -211,12 +218,13 @@ class Work:
         unanswered = {image.pk: image for image in images}
         asked = [Asked(i.pk, self.stage.input(i, self.sources[i.pk]), self.requests[i.pk]) for i in images]
         self.flushed = time.monotonic()
+        purse = Purse(self.run, self.stage.mean_cost)
         stream = inferring.answers(
             adapter,
             asked,
             self.stage.request(self.run),
             room=self.stage.room,
-            go_on=self._may_go_on,
+            go_on=lambda: self._may_go_on() and purse.may_ask(),
             careful=self.careful,
             before=self._name,
         )
@@ -225,7 +233,8 @@ class Work:
                 if answer is not None:
                     pk, outcome = answer
                     self._keep(unanswered.pop(pk), keys[pk], outcome)
-                    self.heart.progress()
+                    purse.pay(outcome.cost or 0.0 if isinstance(outcome, Reply) else 0.0)
+                self.heart.progress()  # a stream that waits says so: its calls have time limits of their own
                 self._flush()
                 self._look()
         except ModelUnavailable:
@@ -234,6 +243,9 @@ class Work:
         finally:
             stream.close()
         self._flush(force=bool(self.batch))
+        self.stage.mean_cost = purse.mean
+        if purse.used_up and pause_when_spent(self.run.pk, expected=purse.mean):
+            self.running = False
         return list(unanswered.values())
 
     def _name(self, image_id: int) -> None:
@@ -253,13 +265,13 @@ class Work:
     def _load(self) -> Adapter:
         resident = self.stage.load(self._say)
         Run.objects.filter(pk=self.run.pk).update(
-            phase="", provider=resident.adapter.provider[:120], load_seconds=resident.load_seconds
+            phase="", phase_since=None, provider=resident.adapter.provider[:120], load_seconds=resident.load_seconds
         )
         self.heart.progress()
         return resident.adapter
 
     def _say(self, phase: str) -> None:
-        Run.objects.filter(pk=self.run.pk).update(phase=phase[:120])
+        Run.objects.filter(pk=self.run.pk).update(phase=phase[:120], phase_since=timezone.now())
         self.heart.doing = phase
 
     def _may_go_on(self) -> bool:

@@ -12,7 +12,7 @@ from .recompute import ProposalRevision, RecomputeJob
 from .runs import ChannelResult, Chunk, Prediction, Proposal, Run, StoredLabelSet
 from .tags import ImageTag, Tag, TagAlias, TagCount, TagEdit
 from .watches import Watch
-from .workers import Worker
+from .workers import UnloadRequest, Worker
 
 __all__ = [
     "ApiKey",
@@ -40,6 +40,7 @@ __all__ = [
     "TagAlias",
     "TagCount",
     "TagEdit",
+    "UnloadRequest",
     "Watch",
     "Worker",
 ]

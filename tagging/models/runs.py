@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.urls import reverse
+from django.utils import timezone
 
 from .collections import Collection, ImageAsset
 from .recipes import PolicyVersion, Recipe
@@ -63,7 +64,15 @@ class Run(models.Model):
         max_length=120, blank=True, help_text="What really computed: execution provider or host."
     )
     load_seconds = models.FloatField(null=True, blank=True)
+    budget = models.DecimalField(
+        max_digits=12, decimal_places=4, null=True, blank=True, help_text="What it may cost; it pauses there."
+    )
+    currency = models.CharField(max_length=3, blank=True, help_text="Of its budget and of what it spent.")
+    spent = models.FloatField(default=0, help_text="What its own calls cost; what was known from before is free.")
+    tokens_in = models.BigIntegerField(default=0)
+    tokens_out = models.BigIntegerField(default=0)
     phase = models.CharField(max_length=120, blank=True, help_text="What a worker is doing for it now, e.g. loading.")
+    phase_since = models.DateTimeField(null=True, blank=True, help_text="When that began.")
     error = models.TextField(blank=True)
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -83,7 +92,8 @@ class Run(models.Model):
         constraints = [
             models.CheckConstraint(
                 condition=Q(state__in=("running", "paused")) | Q(finished_at__isnull=False), name="run_finished_at"
-            )
+            ),
+            models.CheckConstraint(condition=Q(budget=None) | Q(budget__gt=0), name="run_budget"),
         ]
 
     def __str__(self) -> str:
@@ -91,6 +101,16 @@ class Run(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("tagging:run", args=[self.pk])
+
+    @property
+    def phase_seconds(self) -> float | None:
+        """How long it has been in its phase; None without one."""
+        return (timezone.now() - self.phase_since).total_seconds() if self.phase and self.phase_since else None
+
+    @property
+    def budget_text(self) -> str:
+        """The budget as it is typed: 12.5, not 12.5000; empty without one."""
+        return "" if self.budget is None else f"{self.budget.normalize():f}"
 
 
 class Chunk(models.Model):
@@ -195,6 +215,8 @@ class Prediction(models.Model):
     tokens_in = models.PositiveIntegerField(null=True, blank=True)
     tokens_out = models.PositiveIntegerField(null=True, blank=True)
     finish_reason = models.CharField(max_length=20, blank=True)
+    cost = models.FloatField(null=True, blank=True, help_text="At the price of that time.")
+    currency = models.CharField(max_length=3, null=True, blank=True)
     seconds = models.FloatField(default=0)
     flags = models.JSONField(default=list, blank=True)
     source = models.CharField(max_length=10, default="original", help_text="What was read: original or proxy.")

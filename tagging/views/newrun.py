@@ -31,7 +31,7 @@ class NewRun:
     with a model (`channel`, unprefixed) or with a recipe that exists: `by` in the data says which.
     """
 
-    FIELDS = ("collection", "filter", "name", "priority", "recipe", "policy")
+    FIELDS = ("collection", "filter", "name", "priority", "recipe", "policy", "budget")
 
     def __init__(self, data: QueryDict, *, bound: bool = False, user: User | None = None) -> None:
         self.data = data
@@ -127,6 +127,10 @@ class NewRun:
     def priority(self) -> str:
         return str(self.data.get("priority", "0"))
 
+    @property
+    def budget(self) -> str:
+        return str(self.data.get("budget", "")).strip()
+
     # -- doing it ---------------------------------------------------------------------------------------------------
     def is_valid(self) -> bool:
         if self.collection is None:
@@ -154,7 +158,7 @@ class NewRun:
     @property
     def more_open(self) -> bool:
         """Something behind the disclosure needs to be seen."""
-        return any(self.errors.get(name) for name in ("name", "priority"))
+        return any(self.errors.get(name) for name in ("name", "priority", "budget"))
 
     def start(self, by: User) -> Run:
         """Make the recipe and the run. ValidationError with the field's name when either is refused."""
@@ -174,7 +178,7 @@ class NewRun:
 
     def _settings(self) -> dict[str, Any]:
         """How the run is done."""
-        return {"name": self.name, "shown": self.shown, "priority": int(self.priority or 0)}
+        return {"name": self.name, "shown": self.shown, "priority": int(self.priority or 0), "budget": self.budget}
 
     def refuse(self, error: ValidationError) -> None:
         """Put an action's refusal beside the fields it names."""

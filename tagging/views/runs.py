@@ -16,6 +16,7 @@ from django_htmx.http import HttpResponseClientRedirect, HttpResponseStopPolling
 
 from ..actions import runs as actions
 from ..actions.access import may
+from ..actions.costs import Spending, price_currency
 from ..engine.progress import Progress
 from ..models import Collection, ImageAsset, Proposal, Run
 from .guard import Request, needs
@@ -97,6 +98,9 @@ def run(request: Request, pk: int) -> HttpResponse:
         "channels": list(found.recipe.channels.select_related("adapter", "prompt_version__prompt")),
         "policy": found.recipe.policy_version,
     }
+    # outside of what is polled: a form that is swapped away under one's fingers cannot be filled in
+    if context["may_curate"] and found.state != Run.State.DONE:
+        context["priced"] = price_currency(context["channels"])
     return render(request, "tagging/run.html", context)
 
 
@@ -119,6 +123,7 @@ def run_context(request: Request, found: Run) -> dict[str, Any]:
         "open": open_now,
         "failures": failures(found) if at and at.error else [],
         "failures_read": FAILURES,
+        "spending": Spending.of(found, at.done, at.cached) if at else None,
         # a run that nobody has taken up: say why
         "unattended": waiting and not served(workers(), "gpu", "io"),
         "may_curate": may(request.user, "curate"),
@@ -193,6 +198,23 @@ def act(request: Request, pk: int, verb: str) -> HttpResponse:
         messages.success(request, text)
     target = reverse("tagging:run", args=[pk])
     return HttpResponseClientRedirect(target) if request.htmx else HttpResponseRedirect(target)
+
+
+@needs("curate", "POST")
+def budget(request: Request, pk: int) -> HttpResponse:
+    """Set, raise or take away what the run may cost; with `resume` it goes on at once."""
+    found = get_object_or_404(Run, pk=pk)
+    try:
+        actions.set_budget(found, request.POST.get("budget", "").strip())
+        if "resume" in request.POST:
+            actions.resume(found)
+    except ValidationError as e:
+        messages.error(request, " ".join(e.messages))
+    except actions.NotNow as e:
+        messages.warning(request, str(e))
+    else:
+        messages.success(request, "Going on." if "resume" in request.POST else "The budget is set.")
+    return HttpResponseRedirect(reverse("tagging:run", args=[pk]))
 
 
 # -- a new one ---------------------------------------------------------------------------------------------------------

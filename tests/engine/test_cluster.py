@@ -189,3 +189,34 @@ def test_a_database_that_drops_every_connection_costs_nothing(tmp_path, migrated
             hosts.stop()
         finally:
             site.close()
+
+
+def resident(site: Installation) -> str:
+    """What the gpu worker's row says is loaded, as JSON text."""
+    return str(site.rows("SELECT resident FROM tagging_worker WHERE queue = 'gpu'") or "")
+
+
+def test_an_idle_worker_unloads_on_request_and_by_itself(sqlite: Installation):
+    sqlite.worker("gpu")
+    run = sqlite.run(16)
+    sqlite.wait(run)
+    until(lambda: "fake" in resident(sqlite), "the worker tells what it has loaded")
+    assert sqlite.called("unload") == []
+    assert sqlite.python("manage.py", "models", "--unload", "fake").strip() == "Asked 1 worker to unload fake."
+    until(lambda: sqlite.called("unload"), "the idle worker unloads")
+    until(lambda: "fake" not in resident(sqlite), "its row says so")
+    until(lambda: not sqlite.rows("SELECT 1 FROM tagging_unloadrequest"), "the request is gone")
+    # it is loaded again when it is needed, and the process was not replaced
+    second = sqlite.run(16, variant="other")
+    sqlite.wait(second)
+    assert sqlite.state(second) == "done"
+    assert len(set(sqlite.called("load"))) == 1
+
+
+def test_an_unused_model_goes_after_its_time(sqlite: Installation):
+    sqlite.environment["IWTAG_MODEL_IDLE_SECONDS"] = "2"
+    sqlite.worker("gpu")
+    run = sqlite.run(16)
+    sqlite.wait(run)
+    until(lambda: sqlite.called("unload"), "two idle seconds are over")
+    until(lambda: "fake" not in resident(sqlite), "the row says so")

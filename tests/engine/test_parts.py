@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
-from types import SimpleNamespace
 
 import pytest
 from django.db import transaction
@@ -16,7 +15,7 @@ from django.utils import timezone
 from tagging import queue
 from tagging.actions.recipes import ChannelSpec, get_recipe
 from tagging.actions.runs import start_run
-from tagging.adapters.base import ModelUnavailable
+from tagging.adapters.base import AdapterConfig, ModelUnavailable
 from tagging.engine import heartbeat, leases, residency, stage, vocabulary, worker
 from tagging.engine.owners import host, owner_alive, owner_id
 from tagging.engine.progress import progress
@@ -58,7 +57,7 @@ def run(db, fake, rung) -> Run:
 
 # -- loaded models -----------------------------------------------------------------------------------------------------
 def load(models: residency.Residency, key: str, **options: object) -> residency.Resident:
-    return models.get(key, key, lambda: Fake(SimpleNamespace(options=options)))  # type: ignore[arg-type]
+    return models.get(key, key, lambda: Fake(AdapterConfig(options=options)))
 
 
 def test_the_least_recently_used_model_goes_when_room_is_needed(fake):
@@ -87,12 +86,12 @@ def test_a_model_that_cannot_be_loaded_leaves_nothing_behind(fake):
 def test_the_loaded_model_is_preferred_for_its_share_of_time_only(fake, monkeypatch):
     models = residency.Residency()
     load(models, "a")
-    assert models.preferred() == "a"
+    assert models.preferred() == ["a"]
     later = time.monotonic() + residency.AFFINITY + 1
     monkeypatch.setattr(residency.time, "monotonic", lambda: later)
-    assert models.preferred() is None
+    assert models.preferred() == []
     models.rest()  # nobody else waited
-    assert models.preferred() == "a"
+    assert models.preferred() == ["a"]
 
 
 # -- owners ------------------------------------------------------------------------------------------------------------

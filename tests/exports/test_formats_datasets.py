@@ -327,6 +327,18 @@ def test_coco_captions(disk):
     assert all(type(i["id"]) is int and i["width"] == 40 for i in coco["images"])
 
 
+def test_pycocotools_reads_the_captions(disk, tmp_path, capsys):
+    from pycocotools.coco import COCO
+
+    (tmp_path / "captions.json").write_bytes(zipped(disk, "coco", files="copy").read("captions.json"))
+    coco = COCO(str(tmp_path / "captions.json"))
+    images = coco.loadImgs(coco.getImgIds())
+    assert sorted(i["file_name"] for i in images) == ["a.jpg", "sub/b.png"]
+    said = {i["file_name"]: [a["caption"] for a in coco.loadAnns(coco.getAnnIds(imgIds=[i["id"]]))] for i in images}
+    assert said == {"a.jpg": ["A cat,\nasleep"], "sub/b.png": []}
+    capsys.readouterr()  # it prints
+
+
 def test_fiftyone_with_and_without_images(disk):
     z = zipped(disk, "fiftyone", files="copy")
     labels = json.loads(z.read("labels.json"))

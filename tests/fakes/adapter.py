@@ -66,6 +66,8 @@ class Fake(Adapter):
         hang: tuple[str, ...] = Field((), json_schema_extra=HOW, description="Images that hang, the first time.")
         short: tuple[str, ...] = Field((), json_schema_extra=HOW, description="Images that get no reply at all.")
         unavailable: str = Field("", json_schema_extra=HOW, description="load() fails with this text.")
+        no_room: int = Field(0, json_schema_extra=HOW, description="So many loads of all meet a full device.")
+        needs: int = Field(0, json_schema_extra=HOW, description="Bytes it says it needs.")
         load_seconds: float = Field(0.0, json_schema_extra=HOW)
         prepare_ms: float = Field(0.0, json_schema_extra=HOW)
         image_ms: float = Field(0.0, json_schema_extra=HOW)
@@ -75,6 +77,8 @@ class Fake(Adapter):
 
     #: the instances that are loaded in this process
     loaded: ClassVar[list[Fake]] = []
+    #: loads that met a full device so far
+    refusals: ClassVar[int] = 0
 
     def __init__(self, config=None) -> None:
         super().__init__(config)
@@ -85,6 +89,9 @@ class Fake(Adapter):
 
     def identity(self) -> dict[str, object]:
         return {"model": "fake", "variant": self.own.variant, "labels": self.label_set.digest}
+
+    def memory_needed(self) -> int | None:
+        return self.own.needs or None
 
     @property
     def label_set(self) -> LabelSet:
@@ -104,6 +111,9 @@ class Fake(Adapter):
         self._log("try", [str(os.getpid())])
         if self.own.unavailable:
             raise ModelUnavailable(self.own.unavailable)
+        if Fake.refusals < self.own.no_room:
+            Fake.refusals += 1
+            raise OutOfMemory("no room for the weights")
         time.sleep(self.own.load_seconds)
         Fake.loaded.append(self)
         self._log("load", [str(os.getpid())])

@@ -86,3 +86,7 @@ def finish(experiment: Experiment, times: int = 50) -> Experiment:
 
 def experiment(of: Collection, axes: Mapping[str, Any], **more: Any) -> Experiment:
     return create_experiment(of, axes, **more)
+
+
+def recipe_of(slug: str, **options: Any) -> Recipe:
+    return recipe(ModelAdapter.objects.get(slug=slug), **options)

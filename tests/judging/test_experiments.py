@@ -12,7 +12,8 @@ from judging.actions.experiments import compare_runs, pause, resume, start, stop
 from judging.models import Experiment, ExperimentRun
 from tagging.actions.labels import move_label
 from tagging.actions.runs import NotNow
-from tagging.models import Chunk, ImageAsset, ModelAdapter, Prediction, Proposal, Run
+from tagging.engine import stage
+from tagging.models import Channel, Chunk, ImageAsset, ModelAdapter, Prediction, Proposal, Run
 
 from . import lab
 
@@ -227,7 +228,9 @@ def test_a_model_that_cannot_be_used_leaves_the_race(fake):
     row = made.rows.get(name="Broken")
     assert "no weights" in row.dropped_why
     # mended, it takes part again
-    ModelAdapter.objects.filter(pk=broken.pk).update(options={"variant": "x"})
+    for channel in Channel.objects.filter(adapter=broken):
+        Channel.objects.filter(pk=channel.pk).update(options={**channel.options, "unavailable": ""})
+    stage.forget()
     start(made)
     lab.finish(made)
     assert made.rows.filter(dropped_at=None).count() == 2

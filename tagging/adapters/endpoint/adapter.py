@@ -134,6 +134,10 @@ class Endpoint(Adapter):
             self._client = None
 
     @property
+    def sees(self) -> bool:
+        return cast(EndpointOptions, self.options()).send_image
+
+    @property
     def provider(self) -> str:
         return urlsplit(self.config.source).netloc if self._client is not None else ""
 
@@ -142,11 +146,11 @@ class Endpoint(Adapter):
         return cast(EndpointOptions, self.options()).concurrency
 
     # -- work -------------------------------------------------------------------------------------------------------
-    def prepare(self, image: ImageInput | None, request: Request) -> Prepared:
+    def prepare(self, image: ImageInput, request: Request) -> Prepared:
         """The picture encoded as the options say. Without one the question is text alone."""
-        if image is None:
-            return Prepared("", request)
         o = cast(EndpointOptions, request.options)
+        if image.kind == "none" or not o.send_image:
+            return Prepared(image.name, request)
         return Prepared(image.name, request, images.encode(image, o.long_edge, o.image_format, o.image_quality))
 
     def infer(self, batch: Sequence[Prepared], request: Request) -> Iterator[Reply | AdapterError]:

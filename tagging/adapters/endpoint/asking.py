@@ -79,6 +79,9 @@ class Question:
         found.seconds = time.monotonic() - began
         if self.spent.counted:
             found.tokens_in, found.tokens_out = self.spent.tokens_in, self.spent.tokens_out
+            if self.options.price_in or self.options.price_out:
+                found.cost = self.options.cost(self.spent.tokens_in, self.spent.tokens_out)
+                found.currency = self.options.currency
         found.flags = tuple(self.spent.flags)
         return found
 

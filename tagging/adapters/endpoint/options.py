@@ -43,6 +43,12 @@ class EndpointOptions(AdapterOptions):
         json_schema_extra=_extra("Model", operational=True, advanced=False),
     )
     # -- the picture
+    send_image: bool = Field(
+        True,
+        title="Send the picture",
+        description="Off for a language model that sees nothing: it gets the prompt alone, to merge or to judge.",
+        json_schema_extra=_extra("Image"),
+    )
     long_edge: int = Field(
         1024,
         ge=0,
@@ -283,6 +289,10 @@ class EndpointOptions(AdapterOptions):
         description="Three letters.",
         json_schema_extra=_extra("Price", operational=True),
     )
+
+    def cost(self, tokens_in: int, tokens_out: int) -> float:
+        """What so many tokens cost, in `currency`."""
+        return (tokens_in * self.price_in + tokens_out * self.price_out) / 1_000_000
 
     @field_validator("model", "api_key_env", mode="before")
     @classmethod

@@ -40,6 +40,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--name", default="", help="what to call the run")
         parser.add_argument("--priority", type=int, default=0, help="higher runs first (%(default)s)")
+        parser.add_argument("--budget", default="", help="pause before it costs more, in the currency of its prices")
         parser.add_argument("--hidden", action="store_true", help="do not show its proposals for review")
         parser.add_argument("--unreviewed", action="store_true", help="only images that nobody has reviewed")
         parser.add_argument("--wait", action="store_true", help="show progress until the run has ended")
@@ -60,6 +61,7 @@ class Command(BaseCommand):
                 name=options["name"],
                 shown=not options["hidden"],
                 priority=options["priority"],
+                budget=options["budget"],
             )
         except ValidationError as error:
             raise CommandError(" ".join(error.messages)) from None
@@ -78,7 +80,7 @@ class Command(BaseCommand):
         while True:
             run.refresh_from_db()
             now = time.monotonic()
-            if run.state not in Run.OPEN:
+            if run.state not in Run.OPEN or (run.state == Run.State.PAUSED and run.error):
                 break
             if not warned and now - began > NOBODY and not Worker.objects.alive().filter(queue__in=queues).exists():
                 warned = True
@@ -99,6 +101,8 @@ class Command(BaseCommand):
             counts += f"; {at.cached:,} known from before"
         if run.state == Run.State.FAILED:
             raise CommandError(f"Run {run.pk} failed: {run.error} ({counts})")
+        if run.state == Run.State.PAUSED:
+            raise CommandError(f"Run {run.pk} is paused: {run.error} ({counts})")
         if run.state == Run.State.CANCELLED:
             raise CommandError(f"Run {run.pk} was cancelled. {counts}.")
         pace = f", {at.rate:,.1f} images a second" if at.rate else ""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tagging.adapters.base import AdapterConfig, AdapterError, Reply, Request
+from tagging.adapters.base import NO_IMAGE, AdapterConfig, AdapterError, Reply, Request
 from tagging.adapters.endpoint import ladder, limits
 from tagging.adapters.endpoint.adapter import Endpoint
 from tests.adapters.helpers import encoded, image_input
@@ -57,5 +57,5 @@ def ask(
 ) -> list[Reply | AdapterError]:
     """What it says of `n` pictures."""
     request = Request(adapter.options(), prompt=prompt, **more)
-    image = picture() if image is ... else image
+    image = picture() if image is ... else image or NO_IMAGE
     return list(adapter.infer([adapter.prepare(image, request) for _ in range(n)], request))

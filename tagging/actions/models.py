@@ -1,0 +1,72 @@
+"""Models on this machine: where one is loaded, and having it unloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..models import UnloadRequest, Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model that is in the memory of a living worker, as its last sign of life said."""
+
+    slug: str
+    key: str
+    owner: str
+    host: str
+    queue: str
+    place: str
+    provider: str
+    load_seconds: float
+    in_use: bool
+    leaving: bool  # it was asked to be unloaded
+
+    @property
+    def where(self) -> str:
+        """For people: the place, and the host where there are several."""
+        return self.place or self.provider or "remote"
+
+
+def loaded(seconds: float = 30) -> list[Loaded]:
+    """All loaded models of workers heard from within `seconds`. Two queries."""
+    workers = list(Worker.objects.alive(seconds))
+    asked = set(UnloadRequest.objects.filter(owner__in=[w.owner for w in workers]).values_list("owner", "model_key"))
+    found = []
+    for worker in workers:
+        for model in worker.resident:
+            if not isinstance(model, dict):
+                continue
+            key = str(model.get("key", ""))
+            found.append(
+                Loaded(
+                    slug=str(model.get("slug", "")),
+                    key=key,
+                    owner=worker.owner,
+                    host=worker.host,
+                    queue=worker.queue,
+                    place=str(model.get("place", "")),
+                    provider=str(model.get("provider", "")),
+                    load_seconds=_number(model.get("load_seconds")),
+                    in_use=bool(model.get("in_use")),
+                    leaving=(worker.owner, key) in asked or (worker.owner, "") in asked,
+                )
+            )
+    return found
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def unload(slugs: Iterable[str] | None = None) -> int:
+    """Ask the workers to unload these models (None: all); how many workers were asked. Each obeys within about two
+    seconds once nothing uses the model; a run that needs it loads it again."""
+    wanted = None if slugs is None else set(slugs)
+    chosen = {(m.owner, m.key) for m in loaded() if wanted is None or m.slug in wanted}
+    UnloadRequest.objects.bulk_create(
+        [UnloadRequest(owner=owner, model_key=key) for owner, key in sorted(chosen)], ignore_conflicts=True
+    )
+    return len({owner for owner, _ in chosen})
