@@ -16,6 +16,8 @@ from .wordlists import Entry, WordlistError, check_entries
 
 T = TypeVar("T")
 _ATTEMPTS = 5
+#: texts that were tried without being saved hang on hidden prompts of this name: see `drafts.tried_version`
+TRIED = "tried-texts"
 _MAX_SCHEMA = 100_000
 
 
@@ -24,6 +26,8 @@ def create_prompt(*, slug: str, name: str = "", task: str = Prompt.Task.TAGS, fa
     """A prompt without a version yet. ValidationError with the field's name."""
     if not isinstance(families, list | tuple) or not all(isinstance(f, str) for f in families):
         raise ValidationError({"families": "Adapter kinds are a list of names."})
+    if slug.startswith(TRIED):
+        raise ValidationError({"slug": f"Names that begin with {TRIED} are taken: iwtag keeps tried texts there."})
     prompt = Prompt(slug=slug, name=name or slug, task=task, families=list(families))
     prompt.full_clean()
     prompt.save()

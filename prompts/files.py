@@ -17,8 +17,11 @@ the whole text is the template. This module knows neither Django nor the databas
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +33,8 @@ from .rendering import PromptError, TemplateProblem, from_taggui
 
 ENDINGS = (".md", ".txt", ".jinja", ".j2")
 MAX_BYTES = 1_000_000
+#: prompts in a zip
+MAX_FILES = 1000
 _FRONT = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _PART = re.compile(r"^## (system|template)[ \t]*\n", re.MULTILINE)
 _FIELDS = {"slug": str, "name": str, "task": str, "families": list, "message": str, "response_schema": dict}
@@ -141,6 +146,57 @@ def read_folder(folder: Path, *, taggui: bool = False) -> list[PromptFile]:
     if problems:
         raise PromptError(problems)
     return found
+
+
+def read_files(files: Iterable[tuple[str, bytes]], form: str = "ours") -> list[PromptFile]:
+    """Prompts of several files (name, bytes); a .zip counts as the files in it, a .json as a profile of Imageworks.
+
+    `form`: ours, taggui or imageworks. PromptError names every file that cannot be used.
+    """
+    found: list[PromptFile] = []
+    problems: list[TemplateProblem] = []
+    for name, data in _unpacked(files, problems):
+        try:
+            text = data.decode("utf-8-sig")
+            profile = form == "imageworks" or name.casefold().endswith(".json")
+            found += from_imageworks(text) if profile else [read(text, name, taggui=form == "taggui")]
+        except UnicodeDecodeError:
+            problems.append(TemplateProblem(name, 0, "not UTF-8"))
+        except PromptError as error:
+            problems += [TemplateProblem(name, p.line, p.message) for p in error.problems]
+    problems += _repeated(found)
+    if problems:
+        raise PromptError(problems)
+    if not found:
+        raise PromptError([TemplateProblem("files", 0, f"no prompt was found: {', '.join(ENDINGS)} or .json")])
+    return found
+
+
+def _unpacked(files: Iterable[tuple[str, bytes]], problems: list[TemplateProblem]) -> Iterable[tuple[str, bytes]]:
+    """Files, those of zips among them; what a zip holds besides prompts is left out."""
+    for name, data in files:
+        if not name.casefold().endswith(".zip"):
+            yield name, data
+            continue
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                inside = [i for i in archive.infolist() if not i.is_dir() and _is_prompt(i.filename)]
+                if len(inside) > MAX_FILES or sum(i.file_size for i in inside) > MAX_FILES * 20_000:
+                    problems.append(TemplateProblem(name, 0, f"holds over {MAX_FILES:,} prompts, or very long ones"))
+                    continue
+                for item in inside:
+                    if item.file_size > MAX_BYTES:
+                        problems.append(TemplateProblem(item.filename, 0, "larger than 1 MB"))
+                    else:
+                        yield item.filename.rpartition("/")[2], archive.read(item)
+        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error, EOFError) as error:
+            problems.append(TemplateProblem(name, 0, f"not a zip that can be read: {error}"))
+
+
+def _is_prompt(path: str) -> bool:
+    name = path.rpartition("/")[2]
+    hidden = name.startswith(".") or "__MACOSX" in path
+    return not hidden and name.casefold().endswith((*ENDINGS, ".json"))
 
 
 def _repeated(found: Iterable[PromptFile]) -> list[TemplateProblem]:

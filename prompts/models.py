@@ -18,6 +18,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+class PromptQuerySet(models.QuerySet["Prompt"]):
+    def listed(self) -> PromptQuerySet:
+        """Those that people made, without the holders of tried texts."""
+        return self.filter(hidden=False)
+
+
 class Prompt(models.Model):
     """A prompt's name and purpose; the text is in its versions."""
 
@@ -32,7 +38,12 @@ class Prompt(models.Model):
     name = models.CharField(max_length=120)
     task = models.CharField(max_length=12, choices=Task, default=Task.TAGS)
     families = models.JSONField(default=list, blank=True, help_text="Adapter kinds it is meant for; empty means any.")
+    hidden = models.BooleanField(
+        default=False, editable=False, help_text="Holds texts that were tried and not saved; in no list."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = PromptQuerySet.as_manager()
 
     class Meta:
         ordering = ("slug",)
@@ -93,6 +104,30 @@ class PromptVersion(models.Model):
             self.number = (last or 0) + 1
         self.digest = self.compute_digest()
         super().save(*args, **kwargs)
+
+
+class PromptDraft(models.Model):
+    """What one person typed and has not saved as a version: one per prompt and person, replaced as they type.
+
+    `revision` rises with each save, so that two windows cannot overwrite each other unseen. `base` is the version that
+    the text was begun from.
+    """
+
+    prompt = models.ForeignKey(Prompt, models.CASCADE, related_name="drafts")
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+")
+    base = models.ForeignKey(PromptVersion, models.SET_NULL, null=True, blank=True, related_name="+")
+    system = models.TextField(blank=True)
+    template = models.TextField(blank=True)
+    response_schema = models.TextField(blank=True, help_text="As it was typed: it may not be JSON yet.")
+    message = models.CharField(max_length=200, blank=True)
+    revision = models.PositiveIntegerField(default=1)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["prompt", "owner"], name="promptdraft_once")]
+
+    def __str__(self) -> str:
+        return f"draft of {self.prompt.slug}"
 
 
 class Wordlist(models.Model):

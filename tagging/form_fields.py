@@ -25,8 +25,9 @@ class Choice:
 class SchemaField:
     """One property of the schema, ready to be drawn.
 
-    `kind` is number, integer, boolean, choice, choices, text, long, lines (a list of strings, one a line), pairs (a
-    mapping, "name = value" a line) or json (whatever else there is). `value` is what the input shows.
+    `kind` is number, integer, boolean, choice, choices, text, long, lines (a list of strings, one a line), groups (a
+    list of such lists, one a line with commas), pairs (a mapping, "name = value" a line) or json (whatever else there
+    is). `value` is what the input shows.
     """
 
     name: str
@@ -39,6 +40,7 @@ class SchemaField:
     value: Any
     errors: list[str] = field(default_factory=list)
     configured: bool = False  # `initial` is not the schema's default: the adapter's row says so
+    start_word: str = "default"
 
     @property
     def id(self) -> str:
@@ -152,15 +154,16 @@ class SchemaField:
     @property
     def default_text(self) -> str:
         """The starting value in words, and whose it is; empty where there is none worth a word."""
-        if self.required or self.kind in ("json", "pairs", "lines", "choices", "long"):
+        if self.required or self.kind in ("json", "pairs", "lines", "groups", "choices", "long"):
             return ""
-        whose = ", set for this model" if self.configured else ""
+        whose = ", set for this model" if self.configured and self.start_word == "default" else ""
         if self.kind == "boolean":
             return f"default: {self.start_text}{whose}" if whose else ""
         if self.initial is None:
-            return f"default: none{whose}"
+            return f"{self.start_word}: none{whose}"
         label = self.labels.get(self.initial, self.initial) if self.kind == "choice" else self.initial
-        return f"default: {shown(label, self.kind)}{self.unit and ' ' + self.unit}{whose}" if label != "" else ""
+        unit = f" {self.unit}" if self.unit else ""
+        return f"{self.start_word}: {shown(label, self.kind)}{unit}{whose}" if label != "" else ""
 
     @property
     def rows(self) -> int:
@@ -240,6 +243,8 @@ def _kind(schema: dict[str, Any]) -> str:
             items = schema.get("items", {})
             if "enum" in items:
                 return "choices"
+            if items.get("type") == "array" and items.get("items", {}).get("type") == "string":
+                return "groups"
             return "lines" if items.get("type") == "string" else "json"
         case "object":
             values = schema.get("additionalProperties")
@@ -265,6 +270,9 @@ def parse(schema: dict[str, Any], values: list[str]) -> Any:
         return last if last or not schema["optional"] else EMPTY
     if kind == "lines":
         return [line.strip() for line in last.splitlines() if line.strip()]
+    if kind == "groups":
+        words = ([word.strip() for word in line.split(",") if word.strip()] for line in last.splitlines())
+        return [group for group in words if group]
     if kind == "pairs":
         return _parse_pairs(last)
     if not last.strip():
@@ -299,6 +307,8 @@ def shown(value: Any, kind: str) -> Any:
         return ""
     if kind == "lines" and not isinstance(value, str):
         return "\n".join(str(v) for v in value)
+    if kind == "groups" and not isinstance(value, str):
+        return "\n".join(", ".join(str(word) for word in group) for group in value)
     if kind == "pairs" and isinstance(value, Mapping):
         return "\n".join(f"{k} = {shown(v, 'number')}" for k, v in value.items())
     if kind == "json" and not isinstance(value, str):

@@ -57,6 +57,7 @@ class SchemaForm:
     `carry`    values that a person typed into another form (`changed()` of it). Those that this model accepts replace
                the initial ones; the others are dropped, so that changing the adapter never produces an error.
     `prefix`   put before every input's name, so that two forms live on one page.
+    `start_word` what the starting value is called beside its field: "default", or "saved" where it was saved before.
 
     Bound, `is_valid()` validates with the model itself; `cleaned` is its JSON-ready dump, `errors` maps field names
     to lines (the key "" holds what concerns no single field).
@@ -72,10 +73,12 @@ class SchemaForm:
         initial: Mapping[str, Any] | None = None,
         carry: Mapping[str, Any] | None = None,
         prefix: str = "options-",
+        start_word: str = "default",
     ) -> None:
         self.model = model
         self.data = data
         self.prefix = prefix
+        self.start_word = start_word
         self.schema = model.model_json_schema()
         self.initial = {name: value for name, value in (initial or {}).items() if name in self.properties}
         self.carry = self._applicable(carry or {})
@@ -193,6 +196,7 @@ class SchemaForm:
             value=value,
             errors=self.errors.get(name, []),
             configured=name in self.initial and self.initial[name] != schema.get("default"),
+            start_word=self.start_word,
         )
 
     @property

@@ -1,9 +1,11 @@
 // Keys for the whole page, read from the page itself: <button data-key="x" data-key-label="Reject">.
 // Several keys are separated by spaces: data-key="ArrowRight j". "Ctrl+z" also means ⌘Z.
-// A key presses the first visible element that carries it. No key fires while a person types or a dialog is open.
+// A key presses the first visible element that carries it. No key fires while a person types (only one whose element has
+// data-key-typing, such as Ctrl+s) or a dialog is open.
 
 const shown = {
-  ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Escape: "Esc", " ": "Space", "Ctrl+z": "Ctrl Z",
+  ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Escape: "Esc", " ": "Space", "Ctrl+z": "Ctrl Z", "Ctrl+s": "Ctrl S",
+  "Ctrl+Enter": "Ctrl Enter",
   "Shift+ArrowLeft": "⇧ ←", "Shift+ArrowRight": "⇧ →", "Shift+ArrowUp": "⇧ ↑", "Shift+ArrowDown": "⇧ ↓",
 };
 
@@ -62,7 +64,13 @@ document.addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.altKey || event.isComposing) return;
   if (document.querySelector("dialog[open]")) return;
   if (event.key === "Escape" && typing(event.target)) { event.target.blur(); return; }
-  if (typing(event.target)) return;
+  if (typing(event.target)) {
+    const element = event.ctrlKey || event.metaKey ? find(nameOf(event)) : null;
+    if (!element?.hasAttribute("data-key-typing")) return;
+    event.preventDefault();
+    if (!event.repeat) element.click();
+    return;
+  }
   if (event.key === "?") { event.preventDefault(); openHelp(); return; }
   const key = nameOf(event);
   // Enter and Space belong to the link or button that has the focus; chips leave Enter to the page

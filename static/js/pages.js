@@ -1,9 +1,6 @@
-// Small things of several pages: questions before a button acts, sliders beside numbers, chosen tags, menus that close.
+// Small things of several pages: questions before a button acts, sliders beside numbers, chosen tags.
 
-import { typing } from "./keys.js";
 import "./options.js";
-
-const OPEN = "details.menu[open], details.panel-fold[open]"; // what Esc and a click elsewhere close
 
 // <form data-confirm="Sure?">
 document.addEventListener("submit", (event) => {
@@ -51,18 +48,7 @@ document.addEventListener("tag-chosen", (event) => {
 });
 document.addEventListener("click", (event) => {
   event.target.closest(".drop-chip")?.closest(".chosen")?.remove();
-  for (const menu of document.querySelectorAll(OPEN)) {
-    if (!menu.contains(event.target) && event.target.isConnected) menu.open = false;
-  }
 });
-document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape" || event.defaultPrevented || typing(event.target)) return;
-  const menu = document.querySelector(OPEN);
-  if (!menu) return;
-  event.preventDefault();
-  menu.open = false;
-  menu.querySelector("summary").focus();
-}, true); // before the page's own meaning of Esc
 
 // an address says what was chosen, not what was left empty
 document.addEventListener("submit", (event) => {

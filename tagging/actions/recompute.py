@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser
-from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
-
-from prompts.models import WordlistVersion
 
 from .. import queue
 from ..adapters.base import ModelUnavailable
@@ -27,7 +23,6 @@ from ..engine.owners import owner_alive, owner_id
 from ..engine.propose import compiled_policy
 from ..engine.reproposing import Reproposer
 from ..models import Collection, PolicyVersion, Proposal, RecomputeJob, Run
-from .policies import compile_checked
 from .runs import NotNow
 
 State = RecomputeJob.State
@@ -202,55 +197,6 @@ def sweep() -> None:
     for job in RecomputeJob.objects.filter(state__in=RecomputeJob.OPEN, created_at__lt=fresh).order_by("pk"):
         if not _alive(job):
             queue.defer(TASK, job.pk)
-
-
-# -- before saving ---------------------------------------------------------------------------------------------------
-@dataclass
-class Preview:
-    """What a policy would change, on the first proposals of a run. Nothing is written."""
-
-    n_images: int = 0
-    n_changed: int = 0
-    tags_before: int = 0
-    tags_after: int = 0
-    gained: dict[str, int] = field(default_factory=dict)
-    lost: dict[str, int] = field(default_factory=dict)
-    examples: list[dict[str, Any]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-
-def preview(
-    run: Run, spec: Mapping[str, Any], lists: Iterable[WordlistVersion] = (), *, limit: int = 500, examples: int = 24
-) -> Preview:
-    """What rules and lists that are not saved yet would change in a run, with the images where the most changes.
-
-    ValidationError as `policies.compile_checked`, and under "run" where its adapter cannot be used here.
-    """
-    policy = compile_checked(spec, lists)
-    try:
-        reproposer = Reproposer(run, policy)
-    except ModelUnavailable as error:
-        raise ValidationError({"run": str(error)}) from None
-    part = reproposer.apply(reproposer.rows(0, min(limit, 4000)))
-    changes = sorted(part.changes, key=lambda c: (-len(set(c.old) ^ set(c.new)), c.row.id))[:examples]
-    return Preview(
-        n_images=part.done - part.skipped,
-        n_changed=len(part.changes),
-        tags_before=part.tags_before,
-        tags_after=part.tags_after,
-        gained=most_frequent(part.gained),
-        lost=most_frequent(part.lost),
-        examples=[
-            {
-                "image": c.row.image_id,
-                "gained": [n for n in c.new if n not in set(c.old)],
-                "lost": [n for n in c.old if n not in set(c.new)],
-                "caption": c.caption if c.caption != c.row.caption else "",
-            }
-            for c in changes
-        ],
-        problems=list(policy.problems),
-    )
 
 
 def runs_of(collection: Collection) -> list[Run]:

@@ -6,7 +6,7 @@ The operations that only read are in `recipes`; those here join its routers.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
@@ -17,6 +17,7 @@ from prompts.models import PromptVersion
 
 from ..actions import policies as actions
 from ..actions import recompute as recomputing
+from ..actions.previews import preview as preview_rules
 from ..actions.recipes import ChannelSpec, get_recipe
 from ..actions.runs import NotNow
 from ..models import ModelAdapter, Policy, PolicyVersion, RecomputeJob, Run
@@ -54,18 +55,30 @@ class PreviewIn(RulesIn):
     limit: int = Field(500, ge=1, le=4000, description="How many images to look at.")
 
 
+class TagChangeOut(Schema):
+    what: Literal["dropped", "mapped", "added"]
+    name: str
+    to: str = Field(description="What it would be mapped to.")
+    reason: str
+
+
 class Example(Schema):
     image: int
     gained: list[str]
     lost: list[str]
+    changes: list[TagChangeOut]
     caption: str = Field(description="The new caption where it changed.")
 
 
 class PreviewOut(Schema):
-    n_images: int
+    n_total: int = Field(description="Images of the run.")
+    n_images: int = Field(description="Images that were looked at: the latest `limit`, or fewer in two seconds.")
     n_changed: int
     tags_before: int
     tags_after: int
+    dropped: int = Field(description="Tags on images, summed; so are mapped and added.")
+    mapped: int
+    added: int
     gained: dict[str, int] = Field(description="Tag → on how many images it would be new.")
     lost: dict[str, int]
     examples: list[Example] = Field(description="Images that would change most.")
@@ -166,7 +179,7 @@ def preview(request: HttpRequest, payload: PreviewIn) -> object:
     """Rules that are not saved, tried on what a run predicted. Nothing is written and no model runs."""
     allow(request, "curate", "write")
     lists = actions.current_versions(payload.wordlists)
-    return vars(recomputing.preview(_run(payload.run), payload.spec, lists, limit=payload.limit))
+    return preview_rules(_run(payload.run), payload.spec, lists, limit=payload.limit)
 
 
 @policies.post(

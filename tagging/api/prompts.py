@@ -112,7 +112,7 @@ class CheckOut(Schema):
 
 
 def _prompts() -> QuerySet[Prompt]:
-    return Prompt.objects.annotate(n_versions=Count("versions"))
+    return Prompt.objects.listed().annotate(n_versions=Count("versions"))
 
 
 def _prompt(slug: str) -> Prompt:

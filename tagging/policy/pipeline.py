@@ -318,6 +318,8 @@ class CompiledPolicy:
                 return (item.key, item.name)
             if order == "given":
                 return (item.position, item.key)
+            if order == "category":
+                return (item.category, *_rank(item))
             if order == "vocabulary":
                 term = terms.get(item.key)
                 return (term.position if term else len(terms), *_rank(item))

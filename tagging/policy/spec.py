@@ -32,7 +32,9 @@ class CaptionRules(BaseModel):
         default=(), title="Banned phrases", description="Besides the words of the banned lists."
     )
     banned_action: Literal["remove", "sentence"] = Field(
-        default="remove", title="What a banned word costs", description="The word itself, or the whole sentence."
+        default="remove",
+        title="What a banned word costs",
+        json_schema_extra={"labels": {"remove": "the word itself", "sentence": "its whole sentence"}},
     )
     max_sentences: int = Field(default=0, ge=0, le=100, title="Most sentences", description="0: no limit.")
     max_chars: int = Field(default=0, ge=0, le=20000, title="Most characters", description="0: no limit.")
@@ -49,17 +51,43 @@ class PolicySpec(BaseModel):
     parse: Literal["auto", "comma", "newline", "json", "sentences", "caption"] = Field(
         default="auto",
         title="Read a text reply as",
-        description="auto: JSON where it is JSON, else lines, else commas.",
+        description="Of models that answer in text; scores need no reading.",
+        json_schema_extra={
+            "labels": {
+                "auto": "whatever it is: JSON, else lines, else commas",
+                "comma": "tags with commas",
+                "newline": "one tag a line",
+                "json": "JSON",
+                "sentences": "sentences, each a tag",
+                "caption": "a caption",
+            }
+        },
     )
-    case: Literal["keep", "lower", "title"] = Field(default="keep", title="Upper and lower case")
+    case: Literal["keep", "lower", "title"] = Field(
+        default="keep",
+        title="Upper and lower case",
+        json_schema_extra={"labels": {"keep": "as it comes", "lower": "lower case", "title": "Each Word Capital"}},
+    )
     underscores: Literal["spaces", "keep"] = Field(
-        default="spaces", title="Underscores", description="Emoticons such as ^_^ keep theirs."
+        default="spaces",
+        title="Underscores",
+        description="Emoticons such as ^_^ keep theirs.",
+        json_schema_extra={"labels": {"spaces": "become spaces", "keep": "stay"}},
     )
-    hyphens: Literal["keep", "spaces"] = Field(default="keep", title="Hyphens")
+    hyphens: Literal["keep", "spaces"] = Field(
+        default="keep", title="Hyphens", json_schema_extra={"labels": {"keep": "stay", "spaces": "become spaces"}}
+    )
     vocabulary: Literal["free", "prefer", "only"] = Field(
         default="free",
         title="Vocabulary",
-        description="prefer: use its spelling where a word is known; only: drop the rest.",
+        description="Takes a vocabulary list below. A word that it knows gets its spelling.",
+        json_schema_extra={
+            "labels": {
+                "free": "free: words stay as they are",
+                "prefer": "prefer: its spelling where a word is known",
+                "only": "only: every other word is dropped",
+            }
+        },
     )
     inflections: bool = Field(
         default=True,
@@ -83,9 +111,14 @@ class PolicySpec(BaseModel):
     banned: Words = Field(default=(), title="Banned words", description="Besides the lists; the same syntax.")
     forced: Words = Field(default=(), title="Forced words", description="On every image.")
     triggers: Words = Field(default=(), title="Trigger words", description="On every image, at the position below.")
-    trigger_position: Literal["first", "last"] = Field(default="first", title="Trigger words stand")
+    trigger_position: Literal["first", "last"] = Field(
+        default="first", title="Trigger words stand", json_schema_extra={"labels": {"first": "first", "last": "last"}}
+    )
     parents: Literal["keep", "drop"] = Field(
-        default="keep", title="Broader terms", description="drop: no 'animal' where 'dog' stands."
+        default="keep",
+        title="Broader terms",
+        description="By the model's hierarchy and the vocabulary's.",
+        json_schema_extra={"labels": {"keep": "stay: dog, animal", "drop": "go: only dog"}},
     )
     exclusive: tuple[Words, ...] = Field(
         default=(), title="Mutually exclusive groups", description="Of each group only the most probable stays."
@@ -106,7 +139,19 @@ class PolicySpec(BaseModel):
         title="Most tags",
         description="Forced and trigger words count; the least probable go.",
     )
-    order: Literal["score", "vocabulary", "alphabet", "given"] = Field(default="score", title="Order")
+    order: Literal["score", "vocabulary", "alphabet", "category", "given"] = Field(
+        default="score",
+        title="Order",
+        json_schema_extra={
+            "labels": {
+                "score": "most probable first",
+                "vocabulary": "as in the vocabulary",
+                "alphabet": "by the alphabet",
+                "category": "by category, then most probable",
+                "given": "as the model gave them",
+            }
+        },
+    )
     category_order: tuple[str, ...] = Field(
         default=("character",), title="Categories first", description="In this order; all others follow."
     )

@@ -170,7 +170,11 @@ class ChannelForm:
         """Versions that the chosen model could be asked with; empty for models that take no prompt."""
         if self.adapter is None or self.adapter_class is None or not self.adapter_class.capabilities.prompt:
             return []
-        versions = PromptVersion.objects.select_related("prompt").order_by("prompt__slug", "-number")[:PROMPTS]
+        versions = (
+            PromptVersion.objects.filter(prompt__hidden=False)
+            .select_related("prompt")
+            .order_by("prompt__slug", "-number")[:PROMPTS]
+        )
         return [v for v in versions if not v.prompt.families or self.adapter.kind in v.prompt.families]
 
     @property

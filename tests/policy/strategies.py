@@ -113,7 +113,7 @@ specs = st.fixed_dictionaries(
         "min_tags": st.integers(0, 4),
         "max_tags": st.one_of(st.none(), st.integers(4, 6)),
         "max_words": st.sampled_from([0, 2]),
-        "order": st.sampled_from(["score", "vocabulary", "alphabet"]),
+        "order": st.sampled_from(["score", "vocabulary", "alphabet", "category"]),
         "category_order": st.sampled_from([["character"], [], ["copyright", "general"]]),
     },
 )

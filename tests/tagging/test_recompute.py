@@ -12,7 +12,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from prompts import actions as prompts
-from tagging.actions import policies, recompute
+from tagging.actions import policies, previews, recompute
 from tagging.actions.recipes import ChannelSpec, get_recipe
 from tagging.actions.runs import NotNow
 from tagging.actions.setup import ensure_default_adapter
@@ -230,12 +230,12 @@ def test_a_changed_banned_word_changes_what_the_same_rules_do(run, labels):
 def test_a_preview_says_what_would_change_and_writes_nothing(run, labels):
     apply(run, {"thresholds": {"general": 0.6}})
     before = names(run)
-    found = recompute.preview(run, {"thresholds": {"general": 0.6}, "banned": [labels.names[2]]})
+    found = previews.preview(run, {"thresholds": {"general": 0.6}, "banned": [labels.names[2]]})
     assert (found.n_images, found.n_changed, found.lost) == (6, 1, {labels.names[2]: 1})
-    assert found.examples[0]["lost"] == [labels.names[2]]
+    assert found.examples[0].lost == [labels.names[2]]
     assert names(run) == before
     with pytest.raises(ValidationError) as caught:
-        recompute.preview(run, {"max_tag": 3})
+        previews.preview(run, {"max_tag": 3})
     assert caught.value.message_dict == {"spec": ["max_tag: Extra inputs are not permitted"]}
 
 

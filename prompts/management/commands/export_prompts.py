@@ -19,7 +19,7 @@ class Command(BaseCommand):
         parser.add_argument("--prompt", nargs="+", default=[], metavar="SLUG", help="Only these.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        prompts = Prompt.objects.all()
+        prompts = Prompt.objects.listed()
         if wanted := options["prompt"]:
             prompts = prompts.filter(slug__in=wanted)
             if missing := sorted(set(wanted) - set(prompts.values_list("slug", flat=True))):

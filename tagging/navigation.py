@@ -1,0 +1,32 @@
+"""The links of the header, as data: a new page is a line here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Link:
+    """`name` as `{% url %}` takes it; the link is marked on pages whose URL name or app is among `at`."""
+
+    name: str
+    label: str
+    at: frozenset[str] = frozenset()
+
+
+def link(name: str, label: str, *at: str) -> Link:
+    return Link(name, label, frozenset(at or (name.partition(":")[2],)))
+
+
+MAIN = (
+    link("tagging:home", "Collections"),
+    link("tagging:runs", "Runs", "runs", "run"),
+    link("exports:jobs", "Exports", "exports"),
+)
+#: what runs are made of: one menu, so that the header fits a phone
+LIBRARY = (
+    link("tagging:prompts", "Prompts", "prompts", "prompt", "prompt_new"),
+    link("tagging:wordlists", "Wordlists", "wordlists", "wordlist", "wordlist_new"),
+    link("tagging:policies", "Policies", "policies", "policy", "policy_new"),
+    link("tagging:labels", "Labels"),
+)
