@@ -536,7 +536,6 @@ def _qformer(size: int) -> dict[str, Any]:
 def blip2(t: Any) -> Parts:
     tokenizer = byte_tokenizer(
         t, ["<s>", "<pad>", "</s>", "<unk>", "<image>"], bos_token="</s>", eos_token="</s>", pad_token="<pad>",
-        extra_special_tokens={"image_token": "<image>"},
     )  # fmt: skip
     text = {
         "model_type": "opt", "vocab_size": len(tokenizer), "hidden_size": 32, "word_embed_proj_dim": 32,
@@ -555,7 +554,7 @@ def blip2(t: Any) -> Parts:
 def instructblip(t: Any) -> Parts:
     tokenizer = byte_tokenizer(
         t, ["<pad>", "</s>", "<unk>", "<image>"], eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
-        extra_special_tokens={"image_token": "<image>"}, template="$A </s>",
+        template="$A </s>",
     )  # fmt: skip
     text = {
         "model_type": "t5", "vocab_size": len(tokenizer), "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2,
@@ -601,7 +600,7 @@ def vit_gpt2(t: Any) -> Parts:
 @builder
 def florence2(t: Any) -> Parts:
     marks = ["od", "ocr", "cap", "ncap", "dcap", "grounding", "seg", "region_cap", "region_to_desciption", "proposal"]
-    names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "<image>", *(f"<loc_{i}>" for i in range(1000)),
+    names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "<image>", *(f"<loc_{i}>" for i in range(20)),
              *(f"<{end}{mark}>" for mark in marks for end in ("", "/")), "<sep>", "<poly>", "</poly>",
              "<and>"]  # fmt: skip
     tokenizer = byte_tokenizer(
@@ -637,9 +636,6 @@ def kosmos2(t: Any) -> Parts:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     names = ["<s>", "<pad>", "</s>", "<unk>"]
-    extra = ["<image>", "</image>", "<phrase>", "</phrase>", "<object>", "</object>", "<grounding>",
-             "</delimiter_of_multi_objects/>", "</delimiter_of_multi_objects>", "</doc>", "</chunk>", "</line>",
-             *(f"<patch_index_{i:04d}>" for i in range(1024))]  # fmt: skip
     words = dict.fromkeys("▁" + w for s in SENTENCES for w in s.replace(",", " ").replace(":", " ").split())
     letters = dict.fromkeys([*"▁,.", *map(chr, range(97, 123)), *map(chr, range(65, 91))])
     vocabulary = [*names, *words, *(c for c in letters if c not in words)]
@@ -650,7 +646,6 @@ def kosmos2(t: Any) -> Parts:
         tokenizer_object=found, model_max_length=2048, padding_side="left", bos_token="<s>", eos_token="</s>",
         pad_token="<pad>", unk_token="<unk>",
     )  # fmt: skip
-    tokenizer.add_special_tokens({"additional_special_tokens": extra})
     processor = t.Kosmos2Processor(clip_images(t), tokenizer, num_patch_index_tokens=1024)
     size = len(processor.tokenizer)
     text = {

@@ -13,7 +13,7 @@ from ..base import Request
 #: Tensors that have one column for each token of the prompt.
 SEQUENCES = frozenset(
     {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask",
-     "image_embeds_position_mask", "qformer_input_ids", "qformer_attention_mask"}
+     "image_embeds_position_mask"}
 )  # fmt: skip
 #: How much longer than its content a padded batch may be before it is split by length.
 WASTE = 1.5

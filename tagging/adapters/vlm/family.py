@@ -215,7 +215,8 @@ class VisionLanguage(Adapter):
         try:
             processor = self.load_processor(transformers, folder, trust=options.trust_remote_code)
             model = self.load_model(transformers, folder, arguments).eval().requires_grad_(False)
-            generation.forget_stored_settings(transformers, model, processors.tokenizer_of(processor))
+            self.forget_settings(transformers, model, processor)
+            self.adjust(model, processor)
             if options.compile:
                 model.forward = torch.compile(model.forward)
         except AdapterError:
@@ -231,6 +232,13 @@ class VisionLanguage(Adapter):
 
     def load_model(self, transformers: Any, folder: source.Folder, arguments: dict[str, Any]) -> Any:
         return processors.model_class(transformers, folder).from_pretrained(str(folder.path), **arguments)
+
+    def forget_settings(self, transformers: Any, model: Any, processor: Any) -> None:
+        """Only the options say how answers are generated, not what the model's folder says."""
+        generation.forget_stored_settings(transformers, model, processors.tokenizer_of(processor))
+
+    def adjust(self, model: Any, processor: Any) -> None:
+        """What a family sets on its model after loading."""
 
     def kept_whole(self, folder: source.Folder) -> list[str]:
         """Modules that are not quantised. The picture's encoder is small and suffers most."""
@@ -358,7 +366,7 @@ class VisionLanguage(Adapter):
             rows = output.tolist()
         prompts = inputs["input_ids"].tolist() if "input_ids" in inputs else [[]] * len(items)
         return [
-            plan.answer(i, items[i], self.new_tokens(row, prompt), prompt)
+            plan.answer(i, items[i], row if plan.anew else self.new_tokens(row, prompt), prompt)
             for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True))
         ]
 
@@ -412,7 +420,7 @@ class VisionLanguage(Adapter):
         prompt = words.asked_again(item.request.prompt.strip() or self.default_prompt, lacking, attempt)
         return self.ask(item.image, item, item.request, prompt)
 
-    def reply(self, item: Prepared, answer: Answer, options: AdapterOptions) -> Reply | AdapterError:
+    def reply(self, item: Prepared, answer: Answer, options: AdapterOptions) -> Reply:
         """What the engine gets. Thoughts stay in `text`; whoever reads it leaves them out."""
         text = self.clean(words.with_thoughts_marked(answer.text), options)
         flags = set(answer.flags)

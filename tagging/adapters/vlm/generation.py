@@ -18,29 +18,43 @@ _KEPT = (
     "eos_token_id",
     "pad_token_id",
     "decoder_start_token_id",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
+    "forced_bos_token_id",  # an end that is forced at the last token would hide that the answer was cut
 )
 #: How many lists stay tokenised.
 LISTS = 4
 
 
+#: Where models that wrap a language model keep it; its stored settings count too.
+_INNER = ("text_decoder", "language_model", "text_model")
+
+
 def forget_stored_settings(transformers: Any, model: Any, tokenizer: Any) -> None:
     """Models come with sampling settings of their own, which would change answers in silence: only token ids stay."""
-    stored = getattr(model, "generation_config", None)
-    kept = {name: getattr(stored, name, None) for name in _KEPT}
+    parts = [model, *(getattr(model, name, None) for name in _INNER)]
+    parts = [part for part in parts if getattr(part, "generation_config", None) is not None]
+    kept: dict[str, Any] = {}
+    for name in _KEPT:
+        values = (getattr(part.generation_config, name, None) for part in parts)
+        kept[name] = next((value for value in values if value is not None), None)
     if kept["eos_token_id"] is None:
         kept["eos_token_id"] = getattr(tokenizer, "eos_token_id", None)
     if kept["pad_token_id"] is None:
         end = kept["eos_token_id"]
         pad = getattr(tokenizer, "pad_token_id", None)
         kept["pad_token_id"] = pad if pad is not None else (end[0] if isinstance(end, list) else end)
-    model.generation_config = transformers.GenerationConfig(**kept)
+    for part in parts:
+        part.generation_config = transformers.GenerationConfig(**kept)
 
 
 def end_tokens(model: Any) -> list[int]:
     found = model.generation_config.eos_token_id
     return [] if found is None else list(found) if isinstance(found, list | tuple) else [int(found)]
+
+
+def is_encoder_decoder(model: Any) -> bool:
+    """Does the answer begin anew, instead of going on from the prompt?"""
+    config = model.config
+    return any(getattr(part, "is_encoder_decoder", False) for part in (config, config.get_text_config(decoder=True)))
 
 
 class Vocabularies:
@@ -97,6 +111,7 @@ class Plan:
         self._torch, self._transformers, self._tokenizer = torch, transformers, tokenizer
         self._model, self._device = family._model, family._device
         self._options: Any = options
+        self.anew = is_encoder_decoder(self._model)
         self.ends = end_tokens(self._model)
         pad = self._model.generation_config.pad_token_id
         self.pad: int = pad if isinstance(pad, int) else 0
@@ -185,11 +200,8 @@ class Plan:
     # -- reading ------------------------------------------------------------------------------------------------------
     def answer(self, row: int, item: Prepared, tokens: list[int], prompt: list[int]) -> Answer:
         """Row `row` of the output, prompt cut off, as an answer."""
-        if (
-            tokens
-            and tokens[0] == getattr(self._model.generation_config, "decoder_start_token_id", None)
-            and not prompt
-        ):
+        start = self._model.generation_config.decoder_start_token_id
+        if self.anew and tokens and tokens[0] == start:
             tokens = tokens[1:]
         kept, ended = batches.until_end(tokens, self.ends, self.pad)
         found = Answer(kept, "", item.length, len(kept) + ended)

@@ -29,7 +29,8 @@ def _no_network(monkeypatch):
 def checkpoint(tmp_path_factory):
     """name → folder of the tiny checkpoint, built at its first use."""
     folder, built = tmp_path_factory.mktemp("tiny"), {}
-    runtime.libraries()  # a broken torchvision is put aside before anything imports transformers
+    torch, _ = runtime.libraries()  # a broken torchvision is put aside before anything imports transformers
+    torch.set_num_threads(1)  # numbers this small are only slowed down by more
 
     def get(name: str) -> Path:
         if name not in built:
