@@ -138,9 +138,10 @@ def _schedule_sweeper() -> None:
 def sweep_runs() -> None:
     """Ring where chunks wait, close runs whose last chunk raced, forget workers that are gone."""
     from .engine import heartbeat, leases
-    from .models import Run
+    from .models import Chunk, Run
 
     leases.release_dead()
+    leases.open_waiting(Chunk.objects.filter(run__state=Run.State.RUNNING))
     for name in (GPU, IO, DEFAULT):
         if leases.claimable(name).exists() and not waiting(name):
             _push(DRAIN, (name,), name)

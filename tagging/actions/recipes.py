@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -13,14 +13,18 @@ from django.db import transaction
 from django.utils import timezone
 from pydantic import ValidationError as OptionsError
 
-from prompts.models import PromptVersion, digest
+from prompts.actions import create_version
+from prompts.models import Prompt, PromptVersion, digest
 from prompts.rendering import free_variables
 
 from ..models import Channel, ModelAdapter, Policy, PolicyVersion, Recipe
 from ..models.adapters import options_errors
 from ..models.recipes import recipe_key
+from ..policy import merging
+from ..policy.combine import MAX_CHANNELS, CombineError, check_combine
 
 DEFAULT_POLICY = "default"
+MERGE_PROMPT = "merge"
 #: Which pixels a channel may read.
 READ = ("original", "proxy")
 
@@ -56,28 +60,35 @@ def default_policy_version() -> PolicyVersion:
 def get_recipe(
     channels: Sequence[ChannelSpec],
     *,
+    combine: Mapping[str, Any] | None = None,
+    merge: ChannelSpec | None = None,
     policy_version: PolicyVersion | None = None,
     name: str = "",
     by: User | None = None,
 ) -> Recipe:
     """The recipe of exactly this content; made when there is none. Two askers at once get the same row.
 
+    `combine` (see `policy.combine.CombineSpec`) says how several channels are asked and made into one; the union of all
+    at once where it is left out. `merge`: the model that merges them, for the rule llm_merge; without a prompt it gets
+    the one that comes with iwtag. Channels of the same name get a number.
+
     Raises ValidationError: keyed by "options" for a bad option, "adapter" for a disabled or unknown adapter, "prompt"
-    where the adapter takes none or needs one, "variables" for one that the prompt does not have, "name", "read".
+    where the adapter takes none or needs one, "variables" for one that the prompt does not have, "name", "read",
+    "combine", "channels" where there are none or too many. With several channels the message names the one.
     """
-    if len(channels) != 1:
-        raise ValidationError({"channels": "A recipe has one channel."})
+    if not 1 <= len(channels) <= MAX_CHANNELS:
+        raise ValidationError({"channels": f"A recipe has 1 to {MAX_CHANNELS} channels, not {len(channels)}."})
     policy_version = policy_version or default_policy_version()
-    rows = [_channel(spec) for spec in channels]
-    combine = {"rule": "single"}
-    key = recipe_key(
-        [_content(row) for row in rows],
-        combine,
-        policy_version.digest,
-    )
+    several = len(channels) > 1
+    rows = [_channel_of_several(spec, n) if several else _channel(spec) for n, spec in enumerate(channels, 1)]
+    if several:
+        _number_names(rows, [bool(spec.name) for spec in channels])
+    stored = _combine(combine, rows)
+    rows += _merge(stored, merge, rows)
+    key = recipe_key([_content(row, several) for row in rows], stored, policy_version.digest)
     with transaction.atomic():
         recipe, made = Recipe.objects.get_or_create(
-            key=key, defaults={"name": name, "combine": combine, "policy_version": policy_version, "created_by": by}
+            key=key, defaults={"name": name, "combine": stored, "policy_version": policy_version, "created_by": by}
         )
         if made:
             for position, row in enumerate(rows):
@@ -88,14 +99,84 @@ def get_recipe(
     return recipe
 
 
-def _content(row: Channel) -> dict[str, Any]:
+def _channel_of_several(spec: ChannelSpec, number: int) -> Channel:
+    try:
+        return _channel(spec)
+    except ValidationError as error:
+        named = {k: [f"Channel {number}: {m}" for m in messages] for k, messages in error.message_dict.items()}
+        raise ValidationError(named) from None
+
+
+def _number_names(rows: Sequence[Channel], given: Sequence[bool]) -> None:
+    """Names that were not given become different ones: wd, wd-2, …"""
+    taken = {row.name for row, own in zip(rows, given, strict=True) if own}
+    for row, own in zip(rows, given, strict=True):
+        if own:
+            continue
+        base, n = row.name, 1
+        while row.name in taken:
+            n += 1
+            row.name = f"{base[:70]}-{n}"
+        taken.add(row.name)
+
+
+def _combine(given: Mapping[str, Any] | None, rows: Sequence[Channel]) -> dict[str, Any]:
+    """The rule as the recipe stores it."""
+    rule = given or {"rule": "single" if len(rows) == 1 else "union"}
+    try:
+        return check_combine(rule, [row.name for row in rows]).stored()
+    except CombineError as error:
+        raise ValidationError({"combine": str(error)}) from None
+
+
+def _merge(combine: Mapping[str, Any], spec: ChannelSpec | None, rows: Sequence[Channel]) -> list[Channel]:
+    """The merging model as the channel after the others."""
+    if (combine["rule"] == "llm_merge") != (spec is not None):
+        text = "no other rule has a merging model" if spec else "llm_merge needs a merging model"
+        raise ValidationError({"merge": text[:1].upper() + text[1:] + "."})
+    if spec is None:
+        return []
+    if spec.prompt_version is None:
+        spec = replace(spec, prompt_version=builtin_merge_prompt())
+    if not spec.prompt_version or spec.prompt_version.prompt.task != Prompt.Task.MERGE:
+        raise ValidationError({"merge": f"{spec.prompt_version} is no prompt for merging."})
+    try:
+        row = _channel(replace(spec, name=spec.name or "merge"))
+    except ValidationError as error:
+        raise ValidationError({"merge": error.messages}) from None
+    if row.name in {r.name for r in rows}:
+        raise ValidationError({"merge": f"A channel is called {row.name!r} already."})
+    row.role = Channel.Role.MERGE
+    return [row]
+
+
+def builtin_merge_prompt() -> PromptVersion:
+    """The prompt for merging that comes with iwtag; made when missing, a new version when it has changed since."""
+    prompt, _ = Prompt.objects.get_or_create(
+        slug=MERGE_PROMPT, defaults={"name": "Merge of several models", "task": Prompt.Task.MERGE}
+    )
+    found = prompt.versions.filter(system=merging.SYSTEM, template=merging.TEMPLATE).order_by("number").first()
+    if found is None:
+        found = create_version(
+            prompt,
+            system=merging.SYSTEM,
+            template=merging.TEMPLATE,
+            response_schema=merging.SCHEMA,
+            message="Comes with iwtag",
+        )
+    return found
+
+
+def _content(row: Channel, several: bool) -> dict[str, Any]:
     """What a channel is, as the recipe's hash takes it."""
     found: dict[str, Any] = {
         "adapter": row.adapter_config,
         "prompt": row.prompt_version.digest if row.prompt_version else "",
         "options": row.options,
     }
-    return {**found, "variables": row.variables} if row.variables else found
+    if row.variables:
+        found["variables"] = row.variables
+    return {**found, "name": row.name, "role": row.role} if several else found
 
 
 def _channel_name(spec: ChannelSpec) -> str:

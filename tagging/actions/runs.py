@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import Count, F, QuerySet
 from django.utils import timezone
 
 from prompts.rendering import wordlists_used
@@ -19,9 +20,10 @@ from prompts.rendering import wordlists_used
 from .. import queue
 from ..engine.contexts import newest_lists
 from ..engine.identity import model_key
-from ..engine.leases import finish, tell_ended
+from ..engine.leases import finish, open_waiting, tell_ended
 from ..engine.purse import reason
-from ..models import Channel, Chunk, Collection, ImageAsset, ModelAdapter, Proposal, Recipe, Run
+from ..engine.store import FALLBACK
+from ..models import Channel, ChannelResult, Chunk, Collection, ImageAsset, ModelAdapter, Proposal, Recipe, Run
 from .costs import check_priced, price_currency
 
 State = Run.State
@@ -92,9 +94,9 @@ def start_run(
             currency=currency,
             created_by=by,
         )
-        Chunk.objects.bulk_create(chunks(run, ids, channels[0]), batch_size=100)
+        Chunk.objects.bulk_create(stage_chunks(run, ids, channels), batch_size=100)
         ModelAdapter.objects.filter(channels__in=channels).update(last_used_at=timezone.now())
-    queue.kick(channels[0].adapter.adapter_class.capabilities.queue, TOKENS)
+    _ring(run, Chunk.State.PENDING)
     return run
 
 
@@ -130,10 +132,26 @@ def chunk_size(images: int, queue: str = "gpu") -> int:
     return given or (256 if images > 2048 or queue == "io" else 64 if images > 256 else 16)
 
 
-def chunks(run: Run, ids: array[int], channel: Channel) -> list[Chunk]:
-    """The slices of the frozen list for one channel, not saved."""
-    name = channel.adapter.adapter_class.capabilities.queue
-    size, key = chunk_size(len(ids), name), model_key(channel)
+def stage_chunks(run: Run, ids: array[int], channels: Sequence[Channel]) -> list[Chunk]:
+    """The slices of the frozen list for all stages of the recipe, not saved. Those that need what another stage says
+    wait for it."""
+    queues = [channel.adapter.adapter_class.capabilities.queue for channel in channels]
+    size = chunk_size(len(ids), queue.IO if queue.IO in queues else queue.GPU)
+    if len(channels) == 1:
+        return chunks(run, ids, size, 0, queues[0], model_key(channels[0]))
+    found, at_once = [], run.recipe.combine.get("order", "parallel") == "parallel"
+    for channel, name in zip(channels, queues, strict=True):
+        waits = channel.role == Channel.Role.MERGE or (channel.position > 0 and not at_once)
+        found += chunks(run, ids, size, channel.position, name, model_key(channel), waits=waits)
+    if channels[-1].role != Channel.Role.MERGE:
+        found += chunks(run, ids, size, len(channels), queue.DEFAULT, "", waits=True)
+    return found
+
+
+def chunks(
+    run: Run, ids: array[int], size: int, stage: int, name: str, key: str, *, waits: bool = False
+) -> list[Chunk]:
+    """The slices of the frozen list for one stage, not saved."""
     found = []
     for lo in range(0, len(ids), size):
         part = ids[lo : lo + size]
@@ -142,9 +160,10 @@ def chunks(run: Run, ids: array[int], channel: Channel) -> list[Chunk]:
         found.append(
             Chunk(
                 run=run,
-                stage=channel.position,
+                stage=stage,
                 queue=name,
                 model_key=key,
+                state=Chunk.State.WAITING if waits else Chunk.State.PENDING,
                 lo=lo,
                 hi=lo + len(part),
                 image_ids=part.tobytes(),
@@ -198,7 +217,8 @@ def cancel(run: Run) -> None:
 
 
 def retry_failed(run: Run) -> int:
-    """Ask again for the images that got an error, and for those never reached; how many errors were taken back.
+    """Ask again for the images that got an error (of several channels: any channel's), and for those never reached;
+    how many errors were taken back.
 
     Works in every state but while paused. NotNow when there is nothing to do again.
     """
@@ -206,26 +226,84 @@ def retry_failed(run: Run) -> int:
         raise NotNow(f"{run} is paused: resume it first.")
     with transaction.atomic():
         failed = Proposal.objects.filter(run=run, state=Proposal.State.ERROR)
-        n = failed.count()
-        failed.delete()
-        again = Chunk.objects.filter(run=run, n_error__gt=0).update(
-            state=Chunk.State.PENDING,
-            token=F("token") + 1,
-            n_error=0,
-            attempts=0,
-            inflight=None,
-            inflight_n=0,
-            owner="",
-            lease_until=None,
-        )
+        n, again = _take_back_channels(run, failed) if _several(run) else _take_back(run, failed)
         waiting = Chunk.objects.filter(run=run).exclude(state=Chunk.State.DONE)
         if not again and not waiting.exists():
             raise NotNow(f"{run} has no failed images.")
         waiting.filter(state=Chunk.State.PENDING).update(attempts=0, inflight=None, inflight_n=0)
         Run.objects.filter(pk=run.pk).update(state=State.RUNNING, error="", finished_at=None, phase="")
     run.refresh_from_db()
+    open_waiting(Chunk.objects.filter(run=run))
     _ring(run)
     return n
+
+
+def _several(run: Run) -> bool:
+    return Channel.objects.filter(recipe=run.recipe_id).count() > 1
+
+
+_AGAIN: dict[str, Any] = {
+    "token": F("token") + 1,
+    "attempts": 0,
+    "inflight": None,
+    "inflight_n": 0,
+    "owner": "",
+    "lease_until": None,
+}
+
+
+def _take_back(run: Run, failed: QuerySet[Proposal]) -> tuple[int, int]:
+    """Errors of a single channel: (images, chunks that are open again)."""
+    n = failed.count()
+    failed.delete()
+    chunks = Chunk.objects.filter(run=run, n_error__gt=0)
+    return n, chunks.update(state=Chunk.State.PENDING, n_error=0, **_AGAIN)
+
+
+def _take_back_channels(run: Run, failed: QuerySet[Proposal]) -> tuple[int, int]:
+    """The same with several channels: an image on which one of them failed goes through all stages again. What the
+    others said is in the cache."""
+    results = ChannelResult.objects.filter(run=run)
+    images = {*failed.values_list("image_id", flat=True)}
+    images.update(results.filter(state=ChannelResult.State.ERROR).values_list("image_id", flat=True))
+    slices = Chunk.objects.filter(run=run, stage=0).order_by("lo") if images else Chunk.objects.none()
+    open_again = 0
+    for one in slices.iterator():
+        mine = images.intersection(one.images)
+        if not mine:
+            continue
+        results.filter(image__in=mine).delete()
+        Proposal.objects.filter(run=run, image__in=mine).delete()
+        for chunk in Chunk.objects.filter(run=run, lo=one.lo):
+            open_again += _recount(chunk)
+    return len(images), open_again
+
+
+def _recount(chunk: Chunk) -> int:
+    """Counters of a chunk as its rows are now; it is open again, or waits for the stages before it."""
+    ids = list(chunk.images)
+    rows: QuerySet[Any] = ChannelResult.objects.filter(run=chunk.run_id, stage=chunk.stage, image__in=ids)
+    last = not Chunk.objects.filter(run=chunk.run_id, lo=chunk.lo, stage__gt=chunk.stage).exists()
+    if last:
+        rows = Proposal.objects.filter(run=chunk.run_id, image__in=ids)
+    n = dict(rows.order_by().values_list("state").annotate(n=Count("image")))
+    waits = chunk.state == Chunk.State.WAITING or chunk.stage > 0
+    state = Chunk.State.WAITING if waits else Chunk.State.PENDING
+    return Chunk.objects.filter(pk=chunk.pk).update(
+        state=state,
+        n_ok=n.get("ok", 0),
+        n_empty=n.get("empty", 0),
+        n_error=n.get("error", 0),
+        n_skipped=n.get("skipped", 0),
+        n_cached=0,
+        n_fallback=_fallbacks(chunk.run_id, ids) if last else 0,
+        **_AGAIN,
+    )
+
+
+def _fallbacks(run_id: int, ids: Sequence[int]) -> int:
+    flags = Proposal.objects.filter(run=run_id, image__in=ids).values_list("flags", flat=True)
+    return sum(FALLBACK in found for found in flags)
 
 
 def _move(run: Run, before: tuple[State, ...], after: State, verb: str, **more: object) -> None:
@@ -235,6 +313,8 @@ def _move(run: Run, before: tuple[State, ...], after: State, verb: str, **more: 
     run.refresh_from_db()
 
 
-def _ring(run: Run) -> None:
-    for name in Chunk.objects.filter(run=run).order_by().values_list("queue", flat=True).distinct():
+def _ring(run: Run, *states: int) -> None:
+    """Ring the queues of its chunks, or of those in the given states."""
+    chunks = Chunk.objects.filter(run=run, state__in=states or Chunk.State.values)
+    for name in chunks.order_by().values_list("queue", flat=True).distinct():
         queue.kick(name, TOKENS)

@@ -254,5 +254,5 @@ def _tag(watch: Watch, last: dict[str, Any], force: bool) -> dict[str, Any]:
 def new_images(collection: Collection, recipe: Recipe) -> QuerySet[ImageAsset]:
     """Usable images without a proposal by the recipe for what is in the file now."""
     of_it = Proposal.objects.filter(image=OuterRef("pk"), run__recipe=recipe, run__purpose=Run.Purpose.TAGGING)
-    same = of_it.filter(Q(prediction=None) | Q(prediction__image_sha256=OuterRef("sha256")))
+    same = of_it.filter(Q(prediction=None) | Q(prediction__image_sha256__in=(OuterRef("sha256"), "")))
     return ImageAsset.objects.filter(collection=collection).usable().filter(~Exists(same))

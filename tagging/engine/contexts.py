@@ -54,7 +54,8 @@ class Contexts:
         self._exif = exif_of(images, threads) if "exif" in names else {}
         self._asks_caption = "caption" in names
 
-    def of(self, image: ImageAsset) -> RenderContext:
+    def of(self, image: ImageAsset, variables: Mapping[str, Any] | None = None) -> RenderContext:
+        """The context of one of the images; `variables`: free ones of its own."""
         captured = image.captured_at
         return RenderContext(
             image=ImageValues(
@@ -70,7 +71,7 @@ class Contexts:
             caption_of=lambda source: self._said(source, image).caption,
             max_tags=self._max_tags,
             wordlist=self._words,
-            variables=self._variables,
+            variables={**self._variables, **(variables or {})},
         )
 
     def nothing(self) -> RenderContext:

@@ -16,6 +16,7 @@ from django.db.models import Case, Exists, F, IntegerField, OuterRef, Q, QuerySe
 from django.db.models.functions import Greatest, Now
 from django.utils import timezone
 
+from .. import queue
 from ..models import Chunk, Run
 from .owners import host, owner_alive
 
@@ -97,8 +98,9 @@ def release(chunk: Chunk, *, done: bool, failed: bool = False) -> bool:
     """
     mine = held(chunk)
     if done:
-        complete = mine.filter(hi=F("lo") + F("n_ok") + F("n_empty") + F("n_error"))
+        complete = mine.filter(hi=F("lo") + F("n_ok") + F("n_empty") + F("n_error") + F("n_skipped"))
         if complete.update(state=Chunk.State.DONE, token=F("token") + 1, owner="", lease_until=None, inflight=None):
+            open_waiting(Chunk.objects.filter(run=chunk.run_id, lo=chunk.lo))
             finish(chunk.run_id)
             return True
     return bool(
@@ -111,6 +113,23 @@ def release(chunk: Chunk, *, done: bool, failed: bool = False) -> bool:
             inflight=None,
         )
     )
+
+
+def open_waiting(chunks: QuerySet[Chunk]) -> int:
+    """Open those of the chunks that wait for stages which are done with their slice; how many. Their queues are rung.
+
+    Safe to call at any time: of two workers that close the last two stages before at once, the later one sees both.
+    """
+    before = Chunk.objects.filter(run=OuterRef("run"), lo=OuterRef("lo"), stage__lt=OuterRef("stage"))
+    ready = chunks.filter(~Exists(before.exclude(state=Chunk.State.DONE)), state=Chunk.State.WAITING)
+    queues = dict(ready.values_list("pk", "queue"))
+    if not queues:
+        return 0
+    opened = Chunk.objects.filter(pk__in=list(queues), state=Chunk.State.WAITING).update(state=Chunk.State.PENDING)
+    if opened:
+        for name in sorted(set(queues.values())):
+            queue.kick(name)
+    return opened
 
 
 def finish(run_id: int) -> bool:

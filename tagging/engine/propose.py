@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ..adapters.base import Adapter, AdapterOptions, LabelSet, PackedScores, Reply
 from ..models import PolicyVersion, StoredLabelSet
+from ..policy import select
+from ..policy.combine import ChannelOutput, Combined
+from ..policy.parse import Parsed
 from ..policy.pipeline import CompiledPolicy, compile_policy
 from ..policy.spec import Candidate, Fate, WordList
 
@@ -26,6 +29,7 @@ class Proposed:
     rating: str = ""
     rating_score: float | None = None
     ancestors: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of names as the model said them
+    flags: tuple[str, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -84,24 +88,48 @@ class Proposer:
 
     def propose(self, reply: Reply, labels: LabelSet | None) -> Proposed:
         """What is proposed of one reply. Pure: the same reply gives the same proposal."""
-        candidates: list[Candidate] = []
+        candidates: Sequence[Candidate] = []
         thresholds: Mapping[str, float] = {}
-        caption = reply.caption or ""
+        caption, problem = reply.caption or "", ""
         if reply.scores is not None and labels is not None:
             thresholds = self._thresholds(labels, reply.scores)
             candidates = self._policy.select(labels, reply.scores, thresholds, source=self._source)
-        elif reply.tags:
-            candidates = [Candidate(t.name, t.category, t.score, self._source) for t in reply.tags]
-        elif reply.text and not caption:
-            parsed = self._policy.parse(reply.text)
-            candidates = [c._replace(source=self._source) for c in parsed.tags]
-            caption = parsed.caption
+        else:
+            candidates, caption, problem = self._said(reply)
         outcome = self._policy.apply(candidates, caption=caption, thresholds=thresholds)
         rating, score = reply.rating or ("", None)
         kept = [f for f in outcome.tags if f.state != "dropped"]
         noted = [f for f in outcome.tags if f.state == "dropped"]
         ancestors = {c.name: c.ancestors for c in candidates if c.ancestors}
-        return Proposed(kept, noted, outcome.caption, rating, score, ancestors)
+        flags = ("parse_failed",) if problem else ()
+        return Proposed(kept, noted, outcome.caption, rating, score, ancestors, flags)
+
+    def output(self, reply: Reply, labels: LabelSet | None, *, by_policy: bool = True) -> ChannelOutput:
+        """What one of several channels says, above its thresholds. The policy's own thresholds go before the model's;
+        without `by_policy` they do not count: what other models are shown then stays the same under every policy."""
+        tags: Sequence[Candidate]
+        if reply.scores is not None and labels is not None:
+            thresholds = self._thresholds(labels, reply.scores)
+            if by_policy:
+                own, single = self._policy.thresholds_for(thresholds), self._policy.tag_thresholds_for(labels)
+                tags = select.candidates(labels, reply.scores, own, single, source=self._source)
+            else:
+                tags = select.candidates(labels, reply.scores, thresholds, source=self._source)
+            caption = reply.caption or ""
+        else:
+            tags, caption, _ = self._said(reply)
+        state: Literal["ok", "empty"] = "ok" if tags or caption else "empty"
+        return ChannelOutput(self._source, tags, caption, reply.rating, state)
+
+    def _said(self, reply: Reply) -> Parsed:
+        """Tags and caption of a reply without scores."""
+        if reply.tags:
+            tags = [Candidate(t.name, t.category, t.score, self._source) for t in reply.tags]
+            return Parsed(tags, reply.caption or "")
+        if reply.text and not reply.caption:
+            parsed = self._policy.parse(reply.text)
+            return parsed._replace(tags=[c._replace(source=self._source) for c in parsed.tags])
+        return Parsed([], reply.caption or "")
 
     def _thresholds(self, labels: LabelSet, packed: PackedScores) -> Mapping[str, float]:
         # one array for all images: zeroing ten thousand labels for each would cost more than all else here
@@ -112,3 +140,18 @@ class Proposer:
             return self._adapter.thresholds(labels, self._scores, self._options)
         finally:
             self._scores[packed.labels] = 0
+
+
+def propose_combined(policy: CompiledPolicy, combined: Combined, flags: Sequence[str] = ()) -> Proposed:
+    """What is proposed of several channels' outputs, once they are combined."""
+    outcome = policy.apply(combined.tags, caption=combined.caption)
+    kept = [_with_reason(f, combined.reasons) for f in outcome.tags if f.state != "dropped"]
+    noted = [f for f in outcome.tags if f.state == "dropped"] + combined.left_out
+    rating, score = combined.rating or ("", None)
+    ancestors = {c.name: c.ancestors for c in combined.tags if c.ancestors}
+    return Proposed(kept, noted, outcome.caption, rating, score, ancestors, tuple(flags))
+
+
+def _with_reason(fate: Fate, reasons: Mapping[str, str]) -> Fate:
+    own = reasons.get(fate.original) if fate.state != "added" else None
+    return fate._replace(reason="; ".join(filter(None, (own, fate.reason)))) if own else fate

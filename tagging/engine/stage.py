@@ -58,19 +58,22 @@ class Stage(Call):
         images: Sequence[ImageAsset],
         *,
         channels: Mapping[str, Callable[[], Sayings]] | None = None,
+        variables_of: Callable[[ImageAsset], Mapping[str, str]] | None = None,
         threads: Executor | None = None,
     ) -> dict[int, Request | PromptError]:
         """What is asked of each image, by its id; the error of one whose prompt cannot be written.
 
-        `channels`: what earlier channels said, by name. ModelUnavailable when no prompt can be written at all.
+        `channels`: what earlier channels said, by name. `variables_of`: free variables of each image.
+        ModelUnavailable when no prompt can be written at all.
         """
-        if not self.names & PER_IMAGE:
+        if not self.names & PER_IMAGE and variables_of is None:
             return dict.fromkeys([image.pk for image in images], self.request(run))
         contexts = Contexts(images, self.names, channels=channels, threads=threads, **self._shared(run))
         found: dict[int, Request | PromptError] = {}
         for image in images:
             try:
-                found[image.pk] = self._rendered(run, contexts.of(image))
+                context = contexts.of(image, variables_of(image) if variables_of else {})
+                found[image.pk] = self._rendered(run, context)
             except PromptError as e:
                 found[image.pk] = e
         return found

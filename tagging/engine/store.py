@@ -20,18 +20,25 @@ from django.utils import timezone
 
 from ..actions.counts import Deltas
 from ..adapters.base import LabelSet, Reply
-from ..models import Chunk, ImageAsset, ImageTag, Prediction, Proposal, Run, StoredLabelSet
+from ..models import ChannelResult, Chunk, ImageAsset, ImageTag, Prediction, Proposal, Run, StoredLabelSet
 from . import leases, purse, vocabulary
 from .leases import LeaseLost
 from .propose import Proposed
 
 State = ImageTag.State
+#: flag of a proposal whose merging model gave nothing usable
+FALLBACK = "merge_fallback"
 
 
 @dataclass(slots=True)
 class Result:
     """What a run has to say of one image. Either `error`, or `proposed` with the reply it rests on: `reply` new under
-    `key`, or `prediction_id` of a cached one."""
+    `key`, or `prediction_id` of a cached one.
+
+    Of one channel of several there is no proposal: `said` is the state of its ChannelResult then (ok, empty, error,
+    skipped; `error` the note). A proposal that combines them `rests_on` the first one's prediction; where a model
+    merged them, `merged` is the state of that one's ChannelResult and `reply` or `prediction_id` its answer.
+    """
 
     image_id: int
     proposed: Proposed | None = None
@@ -42,9 +49,15 @@ class Result:
     prediction_id: int | None = None
     source: str = "original"
     flags: list[str] = field(default_factory=list)
+    said: str = ""
+    rests_on: int | None = None
+    merged: str = ""
+    note: str = ""
 
     @property
     def state(self) -> str:
+        if self.said:
+            return self.said
         if self.proposed is None:
             return Proposal.State.ERROR
         return Proposal.State.EMPTY if self.proposed.empty else Proposal.State.OK
@@ -128,6 +141,8 @@ def _drop_gone(batch: Batch) -> None:
     for result in batch.results:
         if result.prediction_id and result.prediction_id not in known:
             result.prediction_id = None
+        if result.rests_on and not Prediction.objects.filter(pk=result.rests_on).exists():
+            result.rests_on = None
 
 
 def _write(
@@ -139,6 +154,8 @@ def _write(
         n_ok=F("n_ok") + states.count("ok"),
         n_empty=F("n_empty") + states.count("empty"),
         n_error=F("n_error") + states.count("error") + batch.gone,
+        n_skipped=F("n_skipped") + states.count("skipped"),
+        n_fallback=F("n_fallback") + sum(FALLBACK in r.flags for r in batch.results),
         n_cached=F("n_cached") + cached,
         seconds=F("seconds") + batch.seconds,
         touched_at=Now(),
@@ -151,13 +168,15 @@ def _write(
         raise LeaseLost(chunk.pk)
     if batch.results:
         now = timezone.now()
-        images = _lock_images(batch.results) if run.shown else {}
-        if run.shown and len(images) < len({r.image_id for r in batch.results}):
+        proposals = [r for r in batch.results if not r.said]
+        images = _lock_images(proposals) if run.shown else {}
+        if run.shown and len(images) < len({r.image_id for r in proposals}):
             raise IntegrityError("an image was deleted")
         predictions = _insert_predictions(run.pk, batch.results, labels, now)
-        _insert_proposals(run, batch.results, predictions, now)
-        if run.shown:
-            show(run.pk, batch.results, images, tag_ids)
+        _insert_channel_results(run, chunk.stage, batch.results, predictions)
+        _insert_proposals(run, proposals, predictions, now)
+        if run.shown and proposals:
+            show(run.pk, proposals, images, tag_ids)
     if run.budget is not None:
         purse.pause_when_spent(run.pk)
     return str(Run.objects.values_list("state", flat=True).get(pk=run.pk))
@@ -265,13 +284,23 @@ def _insert_proposals(run: Run, results: Sequence[Result], predictions: dict[str
                 p.rating[:32],
                 p.rating_score,
                 _text(r.error)[:2000],
-                r.prediction_id or predictions.get(r.key),
+                r.rests_on if r.merged else r.rests_on or r.prediction_id or predictions.get(r.key),
                 json.dumps(r.flags),
                 policy,
                 at,
             )
         )
     _insert(Proposal, _PROPOSAL, rows)
+
+
+def _insert_channel_results(run: Run, stage: int, results: Sequence[Result], predictions: dict[str, int]) -> None:
+    """What one channel (or the merging model) came to, image by image."""
+    rows = []
+    for r in results:
+        if state := r.said or r.merged:
+            note = "" if state in ("ok", "empty") else _text(r.error or r.note)[:2000]
+            rows.append((run.pk, stage, r.image_id, state, r.prediction_id or predictions.get(r.key), note))
+    _insert(ChannelResult, ("run_id", "stage", "image_id", "state", "prediction_id", "note"), rows)
 
 
 def add_results(run: Run, results: Sequence[Result]) -> None:

@@ -28,6 +28,9 @@ class RecomputeJob(models.Model):
 
     run = models.ForeignKey(Run, models.CASCADE, related_name="recomputes")
     policy_version = models.ForeignKey(PolicyVersion, models.PROTECT, related_name="recomputes")
+    combine = models.JSONField(
+        null=True, blank=True, help_text="Another combine rule than the recipe's, of a run with several channels."
+    )
     state = models.CharField(max_length=10, choices=State, default=State.QUEUED)
     cursor = models.BigIntegerField(default=0, help_text="The last proposal that was done.")
     n_total = models.PositiveIntegerField(default=0)

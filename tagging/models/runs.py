@@ -151,6 +151,7 @@ class Chunk(models.Model):
     n_ok = models.PositiveIntegerField(default=0)
     n_empty = models.PositiveIntegerField(default=0)
     n_error = models.PositiveIntegerField(default=0)
+    n_skipped = models.PositiveIntegerField(default=0, help_text="Images that a cascade needed not ask about.")
     n_cached = models.PositiveIntegerField(default=0, help_text="Of n_ok and n_empty, those found without inference.")
     n_fallback = models.PositiveIntegerField(
         default=0, help_text="Images whose merging model gave nothing usable: the weighted union stands instead."

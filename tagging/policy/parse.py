@@ -78,7 +78,7 @@ def _named(pieces: list[str]) -> Parsed:
 
 def _json(text: str) -> Parsed | None:
     """A JSON reply, bare, fenced or with prose around it; None when there is none."""
-    for piece in _json_pieces(text):
+    for piece in json_pieces(text):
         try:
             value = json.loads(piece)
         except (ValueError, RecursionError):
@@ -90,7 +90,8 @@ def _json(text: str) -> Parsed | None:
     return None
 
 
-def _json_pieces(text: str) -> list[str]:
+def json_pieces(text: str) -> list[str]:
+    """Where JSON may stand in a reply: all of it, fenced parts, from the first brace to the last."""
     pieces = [text.strip(), *(match.group(1).strip() for match in _FENCE.finditer(text))]
     for opening, closing in ("{}", "[]"):
         start, end = text.find(opening), text.rfind(closing)

@@ -17,6 +17,7 @@ from tagging.actions.recipes import ChannelSpec, get_recipe
 from tagging.actions.runs import start_run
 from tagging.adapters import registry
 from tagging.engine import contexts, residency, worker
+from tagging.engine import work as work_module
 from tagging.engine.progress import progress
 from tagging.engine.stage import stage_of
 from tagging.models import Collection, ImageAsset, ImageTag, ModelAdapter, Prediction, Run, Tag
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch):
-    monkeypatch.setattr(worker, "FLUSH", 0.0)
+    monkeypatch.setattr(work_module, "FLUSH", 0.0)
     contexts.words_of.cache_clear()
     yield
     residency.MODELS.evict()

@@ -13,7 +13,7 @@ from tagging.actions.recipes import ChannelSpec, get_recipe
 from tagging.actions.runs import pause, resume, start_run
 from tagging.adapters import registry
 from tagging.adapters.base import AdapterError, Capabilities, ModelUnavailable
-from tagging.engine import process, residency, worker
+from tagging.engine import process, residency, work, worker
 from tagging.models import Collection, ImageAsset, ModelAdapter, Proposal, Run
 from tests.fakes.adapter import Fake, answer
 
@@ -55,8 +55,8 @@ class Streaming(Fake):
 @pytest.fixture
 def happenings(monkeypatch):
     monkeypatch.setitem(registry.BUILT_IN, "streaming", ("Streaming", "tests.engine.test_stream:Streaming"))
-    monkeypatch.setattr(worker, "FLUSH", 0.0)
-    monkeypatch.setattr(worker, "LOOK", 0.0)
+    monkeypatch.setattr(work, "FLUSH", 0.0)
+    monkeypatch.setattr(work, "LOOK", 0.0)
     registry.registered.cache_clear()
     Streaming.happenings = {}
     yield Streaming.happenings

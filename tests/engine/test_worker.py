@@ -14,6 +14,7 @@ from tagging.actions.recipes import ChannelSpec, get_recipe
 from tagging.actions.runs import NotNow, cancel, pause, resume, retry_failed, start_run
 from tagging.adapters import registry
 from tagging.engine import inferring, leases, residency, stage, worker
+from tagging.engine import work as work_module
 from tagging.engine.owners import owner_id
 from tagging.engine.progress import progress
 from tagging.models import (
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch):
     """Every batch is written at once."""
-    monkeypatch.setattr(worker, "FLUSH", 0.0)
+    monkeypatch.setattr(work_module, "FLUSH", 0.0)
     yield
     residency.MODELS.evict()
 
@@ -230,7 +231,7 @@ def test_pause_resume_cancel(fake, collection):
 
 def test_a_pause_is_seen_at_the_next_write(fake, collection, monkeypatch):
     run = start(fake, collection, batch=1)
-    real, n = worker.store.commit, []
+    real, n = work_module.store.commit, []
 
     def commit(*args, **kwargs):
         n.append(1)
@@ -238,7 +239,7 @@ def test_a_pause_is_seen_at_the_next_write(fake, collection, monkeypatch):
             Run.objects.filter(pk=run.pk).update(state="paused")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(worker.store, "commit", commit)
+    monkeypatch.setattr(work_module.store, "commit", commit)
     work()
     state, ok, _, _ = outcome(run)
     assert (state, ok) == ("paused", 3)
@@ -288,13 +289,13 @@ def test_images_deleted_under_way_do_not_hang_the_run(fake, collection):
 
 def test_an_image_deleted_between_asking_and_writing(fake, collection, monkeypatch):
     run = start(fake, collection)
-    real = worker.store.commit
+    real = work_module.store.commit
 
     def commit(chunk, *args, **kwargs):
         ImageAsset.objects.filter(path="001.jpg").delete()
         return real(chunk, *args, **kwargs)
 
-    monkeypatch.setattr(worker.store, "commit", commit)
+    monkeypatch.setattr(work_module.store, "commit", commit)
     work()
     run.refresh_from_db()
     assert run.state == "done"
@@ -320,7 +321,7 @@ def test_an_image_that_killed_two_workers_becomes_an_error_row(fake, collection)
     run = start(fake, collection)
     chunk = Chunk.objects.filter(run=run).first()
     guilty = chunk.images[4]
-    Chunk.objects.filter(pk=chunk.pk).update(attempts=2, inflight=guilty, inflight_n=worker.POISON)
+    Chunk.objects.filter(pk=chunk.pk).update(attempts=2, inflight=guilty, inflight_n=work_module.POISON)
     work()
     assert outcome(run) == ("done", 39, 0, 1)
     assert "died on this image" in run.proposals.get(image=guilty).error

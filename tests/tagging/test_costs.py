@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(worker, "FLUSH", 0.0)
+    monkeypatch.setattr("tagging.engine.work.FLUSH", 0.0)
     limits.forget()
     ladder.forget()
     stage.forget()

@@ -31,7 +31,7 @@ def rung_fixture(monkeypatch):
 def fake_fixture(db, monkeypatch):
     for forget in (stage.forget, vocabulary.forget, residency.MODELS.evict):
         forget()
-    monkeypatch.setattr(worker, "FLUSH", 0.0)
+    monkeypatch.setattr("tagging.engine.work.FLUSH", 0.0)
     monkeypatch.setitem(registry.BUILT_IN, "fake", ("Fake", "tests.fakes.adapter:Fake"))
     registry.registered.cache_clear()
     yield ModelAdapter.objects.create(slug="fake", label="Fake", kind="fake")
