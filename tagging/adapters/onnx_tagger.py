@@ -143,8 +143,8 @@ class OnnxTagger(Adapter):
         problems = onnx_session.check_device(self.config.device)
         if runtime := onnx_session.missing_runtime():
             problems.append(runtime)
-        if self.config.quantization not in QUANTIZATIONS:
-            mend = f"Use one of {', '.join(QUANTIZATIONS)}."
+        if self.config.quantization not in self.capabilities.quantizations:
+            mend = f"Use one of {', '.join(self.capabilities.quantizations)}."
             problems.append(Problem(f"Unknown quantization {self.config.quantization!r}.", mend))
             return problems
         try:
@@ -230,9 +230,9 @@ class OnnxTagger(Adapter):
             convert=lambda pixels: norm[0].floats(pixels) if norm else pixels,
         )
         try:
-            self.verify(found, model)
             ready = self.input_of(found, model)
             self._fits(ready, model)
+            self.verify(found, model)
             self._count_outputs(sheet, model, ready)
         except Exception:
             model.close()
