@@ -18,6 +18,12 @@ def prices(version: JudgeProfileVersion) -> tuple[float, float, str]:
 
 
 def cost(version: JudgeProfileVersion, replies: Iterable[Prediction]) -> float:
-    """Of these replies together."""
+    """Of these replies together: what each cost at its time, or by the prices of the model's options."""
     price_in, price_out, _ = prices(version)
-    return sum((r.tokens_in or 0) * price_in + (r.tokens_out or 0) * price_out for r in replies) / 1_000_000
+    total = 0.0
+    for reply in replies:
+        if reply.cost is not None:
+            total += reply.cost
+        else:
+            total += ((reply.tokens_in or 0) * price_in + (reply.tokens_out or 0) * price_out) / 1_000_000
+    return total
