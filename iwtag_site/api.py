@@ -31,6 +31,9 @@ ROUTERS = {
     "/recompute": "tagging.api.policies.recompute",
     "/runs": "tagging.api.runs.router",
     "/experiments": "judging.api.experiments.router",
+    "/judges": "judging.api.judges.router",
+    "/verdicts": "judging.api.verdicts.router",
+    "/collections/{slug}/gate": "judging.api.gates.router",
     "/exports": "exports.api.router",
     "/imports": "exports.import_api.router",
 }

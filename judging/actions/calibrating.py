@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from django.db import transaction
-from django.db.models import Count, Max, OuterRef, Q, Subquery, Sum
+from django.db.models import Count, Max, OuterRef, Q, QuerySet, Subquery, Sum
 from django.utils import timezone
 
 from tagging import queue
@@ -65,6 +65,22 @@ def badge_of(version: JudgeProfileVersion | None) -> str:
     """The badge that counts now: off until the version was compared with people."""
     found = latest(version) if version else None
     return found.badge if found else Calibration.Badge.OFF
+
+
+def with_badges(profiles: QuerySet[JudgeProfile]) -> list[JudgeProfile]:
+    """The judges with their current version, its members and its newest figures (`newest`). Four queries for all."""
+    related = ("current__adapter", "current__prompt_version__prompt", "current__profile")
+    found = list(profiles.select_related(*related).prefetch_related("current__members__profile"))
+    last = (
+        Calibration.objects.filter(version__in=[p.current_id for p in found if p.current_id], category="")
+        .order_by()
+        .values("version")
+        .annotate(last=Max("pk"))
+    )
+    newest = {c.version_id: c for c in Calibration.objects.filter(pk__in=[row["last"] for row in last])}
+    for profile in found:
+        profile.newest = newest.get(profile.current_id or 0)
+    return found
 
 
 def decisions(version: JudgeProfileVersion) -> list[Decision]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -15,6 +15,9 @@ from tagging.models import ImageAsset, ModelAdapter, Prediction, Run, Tag
 
 from ..judges.content import digest
 from ..judges.family import family
+
+if TYPE_CHECKING:
+    from .calibration import Calibration
 
 
 class JudgeProfile(models.Model):
@@ -36,6 +39,9 @@ class JudgeProfile(models.Model):
         "JudgeProfileVersion", models.SET_NULL, null=True, blank=True, editable=False, related_name="+"
     )
     created_at = models.DateTimeField(auto_now_add=True)
+
+    #: the newest figures of the current version, where `actions.calibrating.with_badges` has put them
+    newest: Calibration | None = None
 
     class Meta:
         ordering = ("slug",)
@@ -97,7 +103,7 @@ class JudgeProfileVersion(models.Model):
         if kind == JudgeProfile.Kind.RULES:
             return ""
         if kind == JudgeProfile.Kind.JURY:
-            return "" if self.members.exists() else "A jury needs its members."
+            return "" if self.members.all() else "A jury needs its members."
         if self.adapter_id is None:
             return "Choose the model that judges."
         return "" if self.prompt_version_id else "Choose the judge's prompt."

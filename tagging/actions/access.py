@@ -26,6 +26,8 @@ _SEEN = (
     *(f"prompts.{m}" for m in _PROMPTS),
     "exports.exportjob",
     *(f"judging.{m}" for m in ("experiment", "experimentrecipe", "experimentrun", "vote")),
+    *(f"judging.{m}" for m in ("judgeprofile", "judgeprofileversion", "judgeverdict", "judgedtag", "runverdict")),
+    *(f"judging.{m}" for m in ("judgejob", "gate", "gateoutcome", "calibration", "inboxanswer")),
 )
 _CURATED = (
     *(f"tagging.{m}" for m in ("collection", "ingestjob", "tag", "tagalias", "policy", "policyversion", "recipe")),
@@ -33,6 +35,7 @@ _CURATED = (
     *(f"prompts.{m}" for m in _PROMPTS),
     "exports.exportjob",
     *(f"judging.{m}" for m in ("experiment", "experimentrecipe", "experimentrun")),
+    *(f"judging.{m}" for m in ("judgeprofile", "judgejob", "gate")),
 )
 _OUR_APPS = ("tagging", "prompts", "judging", "exports")
 
