@@ -508,6 +508,104 @@ def llava_onevision(t: Any) -> Parts:
     ]  # fmt: skip
 
 
+@builder
+def gemma4(t: Any) -> Parts:
+    names = ["<pad>", "<eos>", "<bos>", "<unk>", "<|image|>", "<|image>", "<image|>", "<|turn>", "<turn|>", "<|audio|>",
+             "<|audio>", "<audio|>", "<|video|>"]  # fmt: skip
+    tokenizer = byte_tokenizer(
+        t, names, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>",
+        extra_special_tokens={
+            "image_token": "<|image|>", "boi_token": "<|image>", "eoi_token": "<image|>", "audio_token": "<|audio|>",
+            "boa_token": "<|audio>", "eoa_token": "<audio|>",
+        },
+    )  # fmt: skip
+    text = llama(
+        len(tokenizer), head_dim=8, global_head_dim=8, pad_token_id=0, eos_token_id=1, bos_token_id=2,
+        sliding_window=64, vocab_size_per_layer_input=len(tokenizer), hidden_size_per_layer_input=8,
+        layer_types=["sliding_attention", "full_attention"], tie_word_embeddings=True,
+    )  # fmt: skip
+    vision = {
+        **VISION, "num_key_value_heads": 4, "head_dim": 8, "patch_size": 16, "pooling_kernel_size": 2,
+        "position_embedding_size": 64,
+    }  # fmt: skip
+    config = t.Gemma4Config(
+        text_config=t.Gemma4TextConfig(**text),
+        vision_config=t.Gemma4VisionConfig(**vision),
+        audio_config=None,
+        image_token_id=id_of(tokenizer, "<|image|>"),
+        boi_token_id=id_of(tokenizer, "<|image>"),
+        eoi_token_id=id_of(tokenizer, "<image|>"),
+        audio_token_id=id_of(tokenizer, "<|audio|>"),
+        boa_token_id=id_of(tokenizer, "<|audio>"),
+        eoa_token_index=id_of(tokenizer, "<audio|>"),
+        video_token_id=id_of(tokenizer, "<|video|>"),
+    )
+    images = pil(t, "Gemma4ImageProcessor")(patch_size=16, max_soft_tokens=70, pooling_kernel_size=2)
+    chat = GEMMA_CHAT.replace("<start_of_image>", "<|image|>").replace("<start_of_turn>", "<|turn>")
+    # as transformers 5 saves a processor: its parts in one file
+    parts = {
+        "image_processor": json.loads(images.to_json_string()),
+        "feature_extractor": json.loads(t.Gemma4AudioFeatureExtractor().to_json_string()),
+        "processor_class": "Gemma4Processor",
+        "image_seq_length": 70,
+    }
+    return t.Gemma4ForConditionalGeneration(config), [
+        tokenizer, ("processor_config.json", parts),
+        ("chat_template.jinja", chat.replace("<end_of_turn>", "<turn|>")),
+    ]  # fmt: skip
+
+
+@builder
+def mistral3(t: Any) -> Parts:
+    names = ["<unk>", "<s>", "</s>", "<pad>", "[IMG]", "[IMG_BREAK]", "[IMG_END]", "[INST]", "[/INST]"]
+    tokenizer = byte_tokenizer(
+        t, names, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
+        extra_special_tokens={
+            "image_token": "[IMG]", "image_break_token": "[IMG_BREAK]", "image_end_token": "[IMG_END]",
+        },
+    )  # fmt: skip
+    text = llama(len(tokenizer), bos_token_id=1, eos_token_id=2, pad_token_id=3, head_dim=8)
+    config = t.Mistral3Config(
+        vision_config=t.PixtralVisionConfig(**CLIP),
+        text_config=t.MistralConfig(**text),
+        image_token_index=4,
+        spatial_merge_size=2,
+        vision_feature_layer=-1,
+    )
+    images = pil(t, "PixtralImageProcessor")(size={"longest_edge": CLIP_SIDE}, patch_size={"height": 16, "width": 16})
+    processor = t.PixtralProcessor(
+        images, tokenizer, patch_size=16, spatial_merge_size=2, image_token="[IMG]", image_break_token="[IMG_BREAK]",
+        image_end_token="[IMG_END]", chat_template=MISTRAL_CHAT,
+    )  # fmt: skip
+    return t.Mistral3ForConditionalGeneration(config), [processor]
+
+
+@builder
+def phi4_multimodal(t: Any) -> Parts:
+    names = ["<|endoftext|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|image|>", "<|audio|>"]
+    tokenizer = byte_tokenizer(
+        t, names, bos_token="<|endoftext|>", eos_token="<|end|>", pad_token="<|endoftext|>",
+        extra_special_tokens={"image_token": "<|image|>", "audio_token": "<|audio|>"},
+    )  # fmt: skip
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 4}
+    config = t.Phi4MultimodalConfig(
+        **llama(len(tokenizer), bos_token_id=0, eos_token_id=1, pad_token_id=0),
+        vision_config={**small, "num_hidden_layers": 2, "image_size": 64, "patch_size": 2, "crop_size": 64,
+                       "image_token_id": 5},
+        audio_config={**small, "num_blocks": 1, "ext_pw_out_channel": 16, "depthwise_separable_out_channel": 16,
+                      "nemo_conv_channels": 16, "audio_token_id": 6},
+    )  # fmt: skip
+    chat = (
+        "{% for m in messages %}<|{{ m['role'] }}|>{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+        "{% for c in m['content'] %}{% if c['type'] == 'image' %}<|image|>{% else %}{{ c['text'] }}{% endif %}"
+        "{% endfor %}{% endif %}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    images = t.Phi4MultimodalImageProcessor(size=SIZE, patch_size=2, dynamic_hd=4)
+    audio = t.Phi4MultimodalFeatureExtractor()
+    processor = t.Phi4MultimodalProcessor(images, audio, tokenizer, chat_template=chat)
+    return t.Phi4MultimodalForCausalLM(config), [processor]
+
+
 # -- families with rules of their own ---------------------------------------------------------------------------------
 
 

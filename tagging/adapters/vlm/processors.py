@@ -72,8 +72,8 @@ def load(transformers: Any, folder: Folder, *, trust: bool) -> Any:
     arguments = {"trust_remote_code": trust, "local_files_only": True}
     try:
         processor = transformers.AutoProcessor.from_pretrained(path, **arguments)
-    except (ImportError, AttributeError, ValueError) as error:
-        if "torchvision" not in str(error).lower():
+    except (ImportError, AttributeError, ValueError, OSError) as error:
+        if not any(word in str(error).lower() for word in ("torchvision", "video processor")):
             raise
         processor = without_video(transformers, folder, arguments)
     tokenizer = tokenizer_of(processor)
@@ -98,9 +98,11 @@ class NoVideo:
 def without_video(transformers: Any, folder: Folder, arguments: dict[str, Any]) -> Any:
     """The family's processor for pictures only, put together from its image processor and tokenizer."""
     kind = str(folder.config.get("model_type", ""))
+    files = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+    named_so = next((str(name) for name in (folder.json(f).get("processor_class") for f in files) if name), "")
     names = transformers.models.auto.processing_auto.PROCESSOR_MAPPING_NAMES
-    wanted = getattr(transformers, names.get(kind) or "", None)
-    if wanted is None:
+    wanted = getattr(transformers, named_so or names.get(kind) or "", None)
+    if wanted is None or "get_attributes" not in dir(wanted):  # a stand-in that only says what is missing
         raise ModelUnavailable(
             f"{folder.model or folder.path.name} ({kind}) prepares its pictures with torchvision, which is missing or "
             "does not fit this torch. Install the torchvision of the same release as torch: pip install 'iwtag[vlm]'"
@@ -122,6 +124,8 @@ def without_video(transformers: Any, folder: Folder, arguments: dict[str, Any]) 
     }
     if "video_processor" in named:
         given["video_processor"] = NoVideo()
+    if "feature_extractor" in named:  # of sound
+        given["feature_extractor"] = transformers.AutoFeatureExtractor.from_pretrained(path, **arguments)
     skipped = {"image_processor", "video_processor", "processor_class", "auto_map", "tokenizer", "feature_extractor"}
     settings = {
         name: value

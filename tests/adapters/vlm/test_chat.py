@@ -11,7 +11,7 @@ from tagging.adapters.vlm.chat import ChatModel
 from .conftest import ask, picture
 
 CHAT = ["llava", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "idefics3",
-        "smolvlm", "gemma3", "paligemma", "mllama"]  # fmt: skip
+        "smolvlm", "gemma3", "gemma4", "paligemma", "mllama"]  # fmt: skip
 
 
 def test_it_is_registered():

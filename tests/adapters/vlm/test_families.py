@@ -197,7 +197,7 @@ def test_every_extra_adds_a_sentence_and_a_name_needs_a_name():
     assert "Ann" in wording(JoyCaption.Options(extras=["name"], person_name="Ann"))
 
 
-# -- Moondream: code that comes with the model --------------------------------------------------------------------------
+# -- Moondream: code that comes with the model -------------------------------------------------------------------------
 
 CODE = """
 import torch

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from tagging.adapters import registry
 from tagging.adapters.base import AdapterConfig, AdapterError, ImageInput, ModelUnavailable, OutOfMemory, Request
-from tagging.adapters.vlm import family, memory, runtime, source
+from tagging.adapters.vlm import family, memory, source
 from tagging.adapters.vlm.chat import ChatModel
 
 from .conftest import ask, picture
