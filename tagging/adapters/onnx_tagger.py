@@ -189,9 +189,12 @@ class OnnxTagger(Adapter):
             self._found = model_files.find(self.config, self.wanted, download=download)
         return self._found
 
+    def _model_file(self, found: Found) -> Path:
+        return found[self.wanted.required[0][0]]
+
     def _weights(self, found: Found) -> Path:
         """The ONNX file that is loaded: the original or its variant. ModelUnavailable."""
-        original = found[self.wanted.required[0][0]]
+        original = self._model_file(found)
         if self.config.quantization == "none":
             return original
         return variants.find(original, self.config.quantization, self.config.models_dirs)
@@ -208,7 +211,7 @@ class OnnxTagger(Adapter):
         """The ONNX file that variants are made of. Downloads. ModelUnavailable."""
         found = self._files(download=True)
         assert found is not None
-        return found[self.wanted.required[0][0]]
+        return self._model_file(found)
 
     @property
     def label_set(self) -> LabelSet | None:

@@ -26,6 +26,7 @@ BUILT_IN: dict[str, tuple[str, str]] = {
     "vlm": ("Vision-language model (transformers)", "tagging.adapters.vlm.chat:ChatModel"),
     "pixai": ("PixAI tagger (ONNX with preprocess.json)", "tagging.adapters.pixai:PixaiTagger"),
     "camie": ("Camie tagger (ONNX, v1 and v2)", "tagging.adapters.camie:CamieTagger"),
+    "onnx": ("ONNX classifier with a manifest", "tagging.adapters.onnx_classifier:OnnxClassifier"),
     "ram": ("RAM and RAM++ (Recognize Anything)", "tagging.adapters.ram:RamTagger"),
     "wd": ("WD tagger (ONNX, v2/v3 layout)", "tagging.adapters.wd:WdTagger"),
 }
