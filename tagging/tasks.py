@@ -67,6 +67,21 @@ def sweep_recomputes() -> None:
     sweep()
 
 
+def download(job_id: int) -> None:
+    """Start the process that downloads a model."""
+    from .actions.downloads import spawn
+
+    spawn(job_id)
+
+
+@queue.register_sweep
+def sweep_downloads() -> None:
+    """Ring again for downloads whose doorbell was lost or whose process died."""
+    from .actions.downloads import sweep
+
+    sweep()
+
+
 def watch(watch_id: int, force: bool = False) -> None:
     """What is due on a watched collection, now."""
     from .actions.watch import tick

@@ -21,7 +21,10 @@ _PROMPTS = ("prompt", "promptversion", "wordlist", "wordlistversion")
 _SEEN = (
     *(f"tagging.{m}" for m in ("collection", "imageasset", "ingestjob", "tag", "tagalias", "imagetag", "tagcount")),
     *(f"tagging.{m}" for m in ("tagedit", "run", "chunk", "proposal", "prediction", "recipe", "channel", "policy")),
-    *(f"tagging.{m}" for m in ("policyversion", "modeladapter", "storedlabelset", "worker", "optionpreset")),
+    *(
+        f"tagging.{m}"
+        for m in ("policyversion", "modeladapter", "storedlabelset", "worker", "optionpreset", "modeldownload")
+    ),
     *(f"tagging.{m}" for m in ("label", "labelevent", "watch")),
     *(f"prompts.{m}" for m in _PROMPTS),
     "exports.exportjob",

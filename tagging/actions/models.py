@@ -1,12 +1,17 @@
-"""Models on this machine: where one is loaded, and having it unloaded."""
+"""Models on this machine: where one is loaded, having it unloaded, and making rows of what was found."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..models import UnloadRequest, Worker
+from django.contrib.auth.models import AbstractBaseUser
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from django.utils.text import slugify
+
+from ..models import ModelAdapter, UnloadRequest, Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +75,47 @@ def unload(slugs: Iterable[str] | None = None) -> int:
         [UnloadRequest(owner=owner, model_key=key) for owner, key in sorted(chosen)], ignore_conflicts=True
     )
     return len({owner for owner, _ in chosen})
+
+
+def configure(
+    kind: str,
+    source: str,
+    *,
+    label: str = "",
+    revision: str = "",
+    options: Mapping[str, Any] | None = None,
+    by: AbstractBaseUser | None = None,
+) -> ModelAdapter:
+    """A model row for what is on disk or was downloaded; the one there is where kind, source and revision are the same.
+
+    ValidationError keyed by kind or source.
+    """
+    row = ModelAdapter.objects.filter(kind=kind, source=source, revision=revision).order_by("pk").first()
+    if row is not None:
+        return row
+    if not source:
+        raise ValidationError({"source": "Name what is to be used."})
+    name = label or source.rstrip("/").rpartition("/")[2].replace("--", "/").rpartition("/")[2]
+    for _ in range(20):
+        row = ModelAdapter(
+            slug=_free_slug(name),
+            label=name[:120],
+            kind=kind,
+            source=source,
+            revision=revision,
+            options=dict(options or {}),
+        )
+        row.full_clean(validate_unique=False)
+        try:
+            with transaction.atomic():
+                row.save()
+            return row
+        except IntegrityError:  # somebody took the slug in this moment
+            continue
+    raise ValidationError({"source": f"No free name for {name!r} was found."})
+
+
+def _free_slug(name: str) -> str:
+    base = slugify(name)[:70] or "model"
+    taken = set(ModelAdapter.objects.filter(slug__startswith=base).values_list("slug", flat=True))
+    return next(slug for n in range(1, len(taken) + 2) if (slug := base if n == 1 else f"{base}-{n}") not in taken)

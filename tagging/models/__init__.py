@@ -5,6 +5,7 @@ from __future__ import annotations
 from .access import ApiKey
 from .adapters import ModelAdapter
 from .collections import Collection, ImageAsset, IngestJob
+from .downloads import ModelDownload
 from .labels import Label, LabelEvent
 from .presets import OptionPreset
 from .recipes import Channel, Policy, PolicyVersion, Recipe
@@ -26,6 +27,7 @@ __all__ = [
     "Label",
     "LabelEvent",
     "ModelAdapter",
+    "ModelDownload",
     "OptionPreset",
     "Policy",
     "PolicyVersion",
