@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from django.urls import URLPattern, path
 
-from .views import matrix
+from .views import experiments, matrix, rest
 
 app_name = "judging"
 
 urlpatterns: list[URLPattern] = [
-    path("experiments/<int:pk>/", matrix.matrix, name="experiment"),
+    path("experiments/", experiments.index, name="experiments"),
+    path("experiments/new/", experiments.new, name="experiment_new"),
+    path("experiments/plan/", experiments.plan, name="experiment_plan"),
+    path("experiments/from-runs/", experiments.from_runs, name="experiment_from_runs"),
+    path("experiments/<int:pk>/", experiments.show, name="experiment"),
+    path("experiments/<int:pk>/status/", experiments.status, name="experiment_status"),
+    path("experiments/<int:pk>/leaderboard/", experiments.leaderboard, name="leaderboard"),
+    path("experiments/<int:pk>/rest/", rest.rest, name="rest"),
     path("experiments/<int:pk>/matrix/", matrix.matrix, name="matrix"),
     path("experiments/<int:pk>/matrix/rows/", matrix.rows, name="matrix_rows"),
     path("experiments/<int:pk>/matrix/state/", matrix.state, name="matrix_state"),
     path("experiments/<int:pk>/matrix/decide/", matrix.decide, name="matrix_decide"),
     path("experiments/<int:pk>/matrix/<int:row>/<int:image>/", matrix.cell, name="matrix_cell"),
+    # last: a verb is any word
+    path("experiments/<int:pk>/<slug:verb>/", experiments.act, name="experiment_act"),
 ]

@@ -1,0 +1,185 @@
+"""The pages of experiments, as a browser without scripts would use them."""
+
+from __future__ import annotations
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from judging import board
+from judging.actions.experiments import compare_runs
+from judging.models import Experiment
+from tagging.actions.labels import move_label
+from tagging.models import ImageAsset, ImageTag, TagEdit
+from tests.tagging.truth import violations
+from tests.tagging.world import person
+
+from . import lab
+
+pytestmark = pytest.mark.django_db
+
+
+def client(role: str) -> Client:
+    made = Client()
+    made.force_login(person(role, role))
+    return made
+
+
+@pytest.fixture
+def trip(fake):
+    return lab.collection(12)
+
+
+@pytest.fixture
+def compared(fake, trip):
+    """Two runs, of which only one was reviewed."""
+    lab.decide(ImageAsset.objects.all(), {"variant": "a"})
+    return compare_runs([lab.run(lab.recipe(fake, variant=v), trip) for v in "ab"])
+
+
+FORM = {
+    "collection": "trip", "mode": "product", "adapter": ["fake"], "option": ["kept", ""], "values": ["3:5:1", ""],
+    "sample": "10", "samples": "1", "holdout": "0", "seed": "0", "margin": "0.02", "question": "How many?",
+}  # fmt: skip
+
+
+def test_the_form_plans_and_starts(fake, trip):
+    curator = client("curator")
+    page = curator.get(reverse("judging:experiment_new") + "?collection=trip").content.decode()
+    assert 'name="mode" value="product" checked' in page  # no champion yet
+    plan = curator.post(reverse("judging:experiment_plan"), FORM).content.decode()
+    assert "30</strong> cells to run" in plan
+    assert "kept 4" in plan
+    assert "none of these images is reviewed" in plan
+    assert not Experiment.objects.exists()
+    answer = curator.post(reverse("judging:experiment_new"), {**FORM, "stage": "smoke"})
+    made = Experiment.objects.get()
+    assert answer.url == made.get_absolute_url()
+    assert (made.state, made.stage, made.n_images, made.name) == ("running", "smoke", 10, "How many?")
+    lab.finish(made)
+    page = curator.get(made.get_absolute_url()).content.decode()
+    assert "All 10 images" in page
+    curator.post(reverse("judging:experiment_act", args=[made.pk, "start"]), {"stage": "full"})
+    lab.finish(made)
+    assert made.reached == 10
+
+
+def test_the_champion_is_offered_as_the_base(fake, trip):
+    move_label("champion", lab.recipe(fake, variant="a"), why="so far")
+    page = client("curator").get(reverse("judging:experiment_new")).content.decode()
+    assert 'name="mode" value="around" checked' in page
+    assert 'value="champion" placeholder' in page
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"values": ["3:5", ""]}, "kept: Input should be"),
+        ({"values": ["", ""]}, "give the option and its values"),
+        ({"adapter": []}, "Choose at least one model"),
+        ({"sample": "many"}, "not a whole number"),
+        ({"exclude": "nonsense"}, "write name=value"),
+        ({"prompt_map": "fake"}, "a colon"),
+        ({"collection": "nowhere"}, "Choose a collection"),
+    ],
+)
+def test_what_is_wrong_is_said_beside_the_plan_and_nothing_is_made(trip, change, text):
+    curator = client("curator")
+    assert text in curator.post(reverse("judging:experiment_plan"), {**FORM, **change}).content.decode()
+    answer = curator.post(reverse("judging:experiment_new"), {**FORM, **change})
+    assert answer.status_code == 422
+    assert not Experiment.objects.exists()
+
+
+def test_exclusions_leave_cells_out(fake, trip):
+    plan = client("curator").post(reverse("judging:experiment_plan"), {**FORM, "exclude": "kept=4"}).content.decode()
+    assert "20</strong> cells" in plan
+    assert "left out by exclusions" in plan
+
+
+def test_the_leaderboard_says_words_not_only_colours(fake, compared):
+    viewer = client("viewer")
+    page = viewer.get(reverse("judging:leaderboard", args=[compared.pk])).content.decode()
+    assert "baseline" in page
+    assert "unjudged" in page
+    assert "Judge the" not in page  # a viewer may not
+    other = viewer.get(reverse("judging:leaderboard", args=[compared.pk]) + "?metric=edits").content.decode()
+    assert "Recipes by edits per image" in other
+
+
+def test_who_may_do_what(compared):
+    viewer = client("viewer")
+    assert viewer.get(compared.get_absolute_url()).status_code == 200
+    for name in ("experiment_new", "experiment_plan"):
+        assert viewer.post(reverse(f"judging:{name}"), FORM).status_code == 403
+    assert viewer.post(reverse("judging:experiment_act", args=[compared.pk, "delete"])).status_code == 403
+    assert viewer.get(reverse("judging:rest", args=[compared.pk])).status_code == 403
+    assert Client().get(compared.get_absolute_url()).status_code == 302
+
+
+def test_delete_leaves_the_runs(compared):
+    curator = client("curator")
+    curator.post(reverse("judging:experiment_act", args=[compared.pk, "delete"]))
+    assert not Experiment.objects.exists()
+
+
+# -- judge the rest ----------------------------------------------------------------------------------------------------
+def shown(page):
+    """(image, tag) of the question."""
+    text = page.content.decode()
+    image = text.split('name="image" value="')[1].split('"')[0]
+    return image, text.split('name="tag" value="')[1].split('"')[0]
+
+
+def test_one_key_judges_one_tag_blind(compared):
+    reviewer = client("reviewer")
+    address = reverse("judging:rest", args=[compared.pk])
+    left = board.board(compared)["unjudged"]
+    page = reviewer.get(address)
+    assert f"{left} left" in page.content.decode()
+    assert "Fake" not in page.content.decode()  # which model said it would sway the answer
+    image, tag = shown(page)
+    page = reviewer.post(address, {"image": image, "tag": tag, "verb": "right"}, headers={"HX-Request": "true"})
+    assert f"{left - 1} left" in page.content.decode()
+    assert ImageTag.objects.get(image=image, tag__name=tag).state in ImageTag.POSITIVE
+    image, tag = shown(page)
+    page = reviewer.post(address, {"image": image, "tag": tag, "verb": "wrong"})
+    assert ImageTag.objects.get(image=image, tag__name=tag).state == ImageTag.State.REJECTED
+    assert TagEdit.objects.filter(door="rest").count() == 2
+    reviewer.post(address, {"verb": "undo"})
+    assert not ImageTag.objects.filter(image=image, tag__name=tag, state__in=ImageTag.TRUTH).exists()
+    assert board.board(compared)["unjudged"] == left - 1
+    assert violations() == []
+
+
+def test_skipping_says_nothing_and_ends(compared):
+    reviewer = client("reviewer")
+    address = reverse("judging:rest", args=[compared.pk])
+    edits = TagEdit.objects.count()
+    page = reviewer.get(address)
+    while 'name="tag"' in page.content.decode():
+        image, tag = shown(page)
+        page = reviewer.post(address, {"image": image, "tag": tag, "verb": "skip"})
+    assert "All judged" in page.content.decode()
+    assert TagEdit.objects.count() == edits
+
+
+def test_what_another_judged_meanwhile_is_not_asked(compared):
+    reviewer = client("reviewer")
+    address = reverse("judging:rest", args=[compared.pk])
+    first = shown(reviewer.get(address))
+    lab.reject(ImageAsset.objects.get(pk=first[0]), [first[1]])
+    page = reviewer.post(address, {"image": first[0], "tag": first[1], "verb": "right"})
+    assert "judged on this image meanwhile" in page.content.decode()
+    assert shown(page) != first
+    assert ImageTag.objects.get(image=first[0], tag__name=first[1]).state == ImageTag.State.REJECTED
+
+
+def test_an_image_of_another_experiment_is_refused(compared):
+    other = lab.collection(1, "Other")
+    page = client("reviewer").post(
+        reverse("judging:rest", args=[compared.pk]),
+        {"image": str(other.images.get().pk), "tag": "label 1", "verb": "right"},
+    )
+    assert "not one of this experiment" in page.content.decode()
+    assert not ImageTag.objects.filter(image__collection=other).exists()
