@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tagging.models import ImageAsset, ImageTag, Prediction, Proposal, Tag
+from tagging.models import ChannelResult, ImageAsset, ImageTag, Prediction, Proposal, Tag
 
-from .costs import add_costs
 from .metrics import Said, Truth
 from .metrics_words import Words, named_in
 from .models import Experiment, ExperimentRecipe, ExperimentRun
@@ -45,6 +44,7 @@ class _Raw:
     samples: int
     words: list[tuple[int, int, list[str], list[float]]] = field(default_factory=list)  # sample, place, words, scores
     cells: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
+    currencies: set[str] = field(default_factory=set)
     errors: int = 0
 
 
@@ -66,7 +66,6 @@ def load(experiment: Experiment, *, only: Sequence[int] | None = None) -> Sheet:
     truth = _truth(len(images), decisions, reviewed, words)
     denied = _denied(decisions, words)
     said = [_said(found, len(images), words, captions, denied) for found in raw]
-    add_costs(rows, said)
     return Sheet(truth, rows, said, images, held_out, words.tag_ids, captions)
 
 
@@ -89,6 +88,8 @@ def _slices(images: Sequence[int]) -> Iterator[Sequence[int]]:
     yield from (ordered[at : at + _STEP] for at in range(0, len(ordered), _STEP))
 
 
+_Wanted = dict[int, list[tuple[int, int]]]  # prediction → the (sample, place) it is for
+_SUMMED = ("seconds", "tokens_in", "tokens_out", "cost")
 _FIELDS = ("run_id", "image_id", "state", "tags", "caption", "prediction_id")
 
 
@@ -98,7 +99,7 @@ def _read(runs: Mapping[int, int], images: Sequence[int], places: Mapping[int, i
     if not runs:
         return raw
     latest: dict[tuple[int, int], tuple[list[str], list[float]]] = {}
-    predictions: dict[int, list[tuple[int, int]]] = {}
+    predictions: _Wanted = {}
     for part in _slices(images):
         rows = Proposal.objects.filter(run__in=list(runs), image__in=part).order_by("run_id")
         for run, image, state, tags, caption, prediction in rows.values_list(*_FIELDS).iterator(chunk_size=2000):
@@ -112,6 +113,7 @@ def _read(runs: Mapping[int, int], images: Sequence[int], places: Mapping[int, i
             raw.cells[key] = {"banned": banned, "caption": caption}
             if prediction is not None:
                 predictions.setdefault(prediction, []).append(key)
+        _channels(runs, part, places, predictions)
         _read_predictions(predictions, raw)
         predictions.clear()
     for (sample, place), (names, scores) in latest.items():
@@ -120,18 +122,31 @@ def _read(runs: Mapping[int, int], images: Sequence[int], places: Mapping[int, i
     return raw
 
 
-def _read_predictions(wanted: Mapping[int, list[tuple[int, int]]], raw: _Raw) -> None:
+def _channels(runs: Mapping[int, int], part: Sequence[int], places: Mapping[int, int], wanted: _Wanted) -> None:
+    """The predictions of recipes with several channels: all that were asked count, for time and money."""
+    results = ChannelResult.objects.filter(run__in=list(runs), image__in=part, prediction__isnull=False)
+    for run, image, prediction in results.values_list("run_id", "image_id", "prediction_id"):
+        if prediction is not None:
+            wanted.setdefault(prediction, []).append((runs[run], places[image]))
+
+
+def _read_predictions(wanted: _Wanted, raw: _Raw) -> None:
     ids = sorted(wanted)
-    fields = ("pk", "seconds", "tokens_in", "tokens_out", "flags", "finish_reason")
+    fields = ("pk", "seconds", "tokens_in", "tokens_out", "cost", "currency", "flags", "finish_reason")
     for at in range(0, len(ids), _STEP):
         rows = Prediction.objects.filter(pk__in=ids[at : at + _STEP]).values_list(*fields)
-        for pk, seconds, tokens_in, tokens_out, flags, reason in rows:
+        for pk, seconds, tokens_in, tokens_out, cost, currency, flags, reason in rows:
             for key in wanted[pk]:
-                cell = raw.cells[key]
-                cell["seconds"] = seconds
-                cell["tokens_in"], cell["tokens_out"] = tokens_in, tokens_out
-                cell["parse_failed"] = "parse_failed" in (flags or ())
-                cell["truncated"] = "truncated" in (flags or ()) or reason == "length"
+                cell = raw.cells.get(key)
+                if cell is None:  # one channel answered, the recipe ended in an error
+                    continue
+                for name, value in zip(_SUMMED, (seconds, tokens_in, tokens_out, cost), strict=True):
+                    if value is not None:
+                        cell[name] = cell.get(name, 0) + value
+                raw.currencies |= {currency} if cost else set()
+                cell["parse_failed"] = cell.get("parse_failed", False) or "parse_failed" in (flags or ())
+                cut = "truncated" in (flags or ()) or reason == "length"
+                cell["truncated"] = cell.get("truncated", False) or cut
 
 
 # -- what people decided ----------------------------------------------------------------------------------------------
@@ -214,7 +229,7 @@ def _said(raw: _Raw, n: int, words: Words, captions: Mapping[int, str], denied: 
     seen = np.zeros(shape, bool)
     for key, cell in raw.cells.items():
         seen[key] = True
-        for name in _CELLS[:6]:
+        for name in _CELLS[:7]:
             if (measured := cell.get(name)) is not None:
                 cells[name][key] = measured
         _caption(cell["caption"], key, cells, captions, denied)
@@ -228,17 +243,18 @@ def _said(raw: _Raw, n: int, words: Words, captions: Mapping[int, str], denied: 
         seconds=cells["seconds"],
         tokens_in=cells["tokens_in"],
         tokens_out=cells["tokens_out"],
-        cost=np.full(shape, np.nan),
+        cost=cells["cost"],
         banned=cells["banned"],
         parse_failed=cells["parse_failed"],
         truncated=cells["truncated"],
         caption=cells["caption"],
         denied=cells["denied"],
         errors=raw.errors,
+        currency=" + ".join(sorted(raw.currencies)),
     )
 
 
-_CELLS = ("seconds", "tokens_in", "tokens_out", "banned", "parse_failed", "truncated", "caption", "denied")
+_CELLS = ("seconds", "tokens_in", "tokens_out", "cost", "banned", "parse_failed", "truncated", "caption", "denied")
 
 
 def _caption(

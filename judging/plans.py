@@ -32,7 +32,7 @@ MODES = (
 RULES = (
     ("union", {"rule": "union"}, "union: what any model says"),
     ("intersection", {"rule": "intersection"}, "intersection: what all models say"),
-    ("votes", {"rule": "votes", "at_least": 2}, "votes: what at least two models say"),
+    ("votes", {"rule": "votes", "votes": 2}, "votes: what at least two models say"),
 )
 
 

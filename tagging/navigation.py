@@ -18,9 +18,11 @@ def link(name: str, label: str, *at: str) -> Link:
     return Link(name, label, frozenset(at or (name.partition(":")[2],)))
 
 
+EXPERIMENTS = ("experiments", "experiment", "experiment_new", "rest", "promote")
 MAIN = (
     link("tagging:home", "Collections"),
     link("tagging:runs", "Runs", "runs", "run"),
+    link("judging:experiments", "Experiments", *EXPERIMENTS),
     link("exports:jobs", "Exports", "exports"),
 )
 #: what runs are made of: one menu, so that the header fits a phone

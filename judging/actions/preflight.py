@@ -27,7 +27,6 @@ from tagging.models import (
 )
 
 from .. import ranking
-from ..costs import PER, prices
 from ..grid import Cell, Part
 from ..images import choose, held_out
 from . import cells as grids
@@ -36,6 +35,8 @@ from . import cells as grids
 COUNTED = 2000
 #: Runs and replies of the past from which pace and length are taken.
 RECENT_RUNS, RECENT_REPLIES = 20, 300
+#: prices are for so many tokens
+PER = 1_000_000
 _STEP = 500
 
 
@@ -312,10 +313,16 @@ def _past(row: ModelAdapter) -> Past:
         load=median(loads) if loads else 0.0,
         tokens_in=tokens["i"] or 0.0,
         tokens_out=tokens["o"] or 0.0,
-        price=prices(row.options),
+        price=_price(row.options),
         memory=memory,
         queue=queue,
     )
+
+
+def _price(options: Mapping[str, Any]) -> tuple[float, float, str] | None:
+    """Of a million tokens sent and received, as the model's options say now; None without any."""
+    sent, got = options.get("price_in"), options.get("price_out")
+    return (float(sent or 0), float(got or 0), str(options.get("currency") or "")) if sent or got else None
 
 
 def bases(collection: Collection) -> list[Recipe]:
