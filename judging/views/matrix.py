@@ -20,7 +20,7 @@ from ..matrix import FILTERS, SORTS, Query, index_of, mark_of, select
 from ..models import Experiment, ExperimentRecipe, ExperimentRun, JudgedTag, RunVerdict
 from .matrix_cells import Rows, heads
 
-PAGE = 25  # rows of a block
+PAGE = 20  # rows of a block
 MOST_ROWS = 100
 _NUMBER = re.compile(r"[0-9]{1,9}\Z", re.ASCII)
 

@@ -25,8 +25,6 @@ from tagging.views.chips import probability
 from ..metrics_loading import IN_PROPOSAL
 from ..models import ExperimentRecipe, ExperimentRun, JudgedTag, RunVerdict
 
-#: What pressing a chip asks for: unjudged → accepted → rejected → unjudged.
-PRESS = {"unjudged": "accept", "accepted": "reject", "added": "reject", "rejected": "clear"}
 _STATES = {state.value: state.label for state in ImageTag.State}
 _WORDS = re.compile(r"\s+|[^\s]+")
 #: Shape and colour of a recipe, in this order: told by shape alone too.
@@ -228,13 +226,11 @@ class Rows:
         if doubt and state in ("unjudged", "proposed"):
             extra, said = ' data-doubt=""', f"{state}, {doubt.judge} says {doubt.word}"
             title = f' title="{escape(f"{doubt.judge}: {doubt.word}. {doubt.evidence}".strip())}"'
-        inner += f'<span class="visually-hidden">, {escape(said)}</span>'
+        if said != "unjudged":
+            inner += f'<span class="visually-hidden">, {escape(said)}</span>'
         if not editable:
             return f'<li><span class="chip" data-state="{state}"{extra}{title}>{inner}</span></li>'
-        return (
-            f'<li><button class="chip" data-state="{state}" data-tag="{escape(tag.name)}"'
-            f' data-press="{PRESS.get(state, "accept")}"{extra}{title}>{inner}</button></li>'
-        )
+        return f'<li><button class="chip" data-state="{state}"{extra}{title}>{inner}</button></li>'
 
 
 def _banned_chip(tag: Tagged) -> str:

@@ -8,6 +8,9 @@ const page = Number(box?.dataset.page || 25);
 const columns = table?.querySelectorAll("thead th").length || 1;
 const say = (text) => { document.getElementById("live").textContent = text; };
 const token = () => JSON.parse(document.body.getAttribute("hx-headers") || "{}")["X-CSRFToken"];
+// what pressing a chip asks for: unjudged → accepted → rejected → unjudged
+const press = { unjudged: "accept", accepted: "reject", added: "reject", rejected: "clear" };
+const nameOf = (chip) => chip.querySelector(".chip-name").textContent;
 let height = 190; // of a row, until some are there
 let mark = "";
 let total = 0;
@@ -97,7 +100,7 @@ async function decide(chip, verb) {
   const cell = chip.closest("td, th");
   const place = [...row.cells].indexOf(cell);
   const open = row.querySelector("details")?.open;
-  const data = new URLSearchParams({ image: row.dataset.image, tag: chip.dataset.tag, verb });
+  const data = new URLSearchParams({ image: row.dataset.image, tag: nameOf(chip), verb });
   chip.setAttribute("aria-busy", "true");
   const answer = await fetch(box.dataset.decide, { method: "POST", body: data, headers: { "X-CSRFToken": token() } });
   const text = await answer.text();
@@ -107,14 +110,14 @@ async function decide(chip, verb) {
   const fresh = body.rows[0];
   row.replaceWith(fresh);
   if (open) fresh.querySelector("details")?.setAttribute("open", "");
-  const again = [...fresh.cells[place].querySelectorAll("button.chip")].find((b) => b.dataset.tag === chip.dataset.tag);
+  const again = [...fresh.cells[place].querySelectorAll("button.chip")].find((b) => nameOf(b) === nameOf(chip));
   again?.focus();
-  say(`${chip.dataset.tag}: ${again?.dataset.state || verb}`);
+  say(`${nameOf(chip)}: ${again?.dataset.state || verb}`);
 }
 
 box?.addEventListener("click", (event) => {
   const chip = event.target.closest("button.chip");
-  if (chip) { decide(chip, chip.dataset.press); return; }
+  if (chip) { decide(chip, press[chip.dataset.state] || "accept"); return; }
   const more = event.target.closest("[data-detail]");
   if (more) detail(more.dataset.detail, more.closest("tr").dataset.image);
 });

@@ -52,7 +52,10 @@ def image(trip, n=0):
 
 
 def tag_of(html, state=""):
-    return re.findall(rf'data-state="{state or "[a-z]+"}" data-tag="([^"]+)"', html)
+    """Names of the tags that can be decided, of one state or all."""
+    return re.findall(
+        rf'<button class="chip" data-state="{state or "[a-z]+"}"[^>]*><span class="chip-name">([^<]+)', html
+    )
 
 
 def test_the_page_names_its_columns_and_reads_no_row(person, made, django_assert_max_num_queries):
@@ -139,7 +142,7 @@ def test_a_decision_in_place_is_truth_and_can_be_taken_back(person, made, trip):
         assert answer.status_code == 200
         html = answer.content.decode()
         assert html.count("<tr data-image=") == 1
-        return re.search(rf'data-state="(\w+)" data-tag="{re.escape(name)}"', html)[1]
+        return re.search(rf'data-state="(\w+)"><span class="chip-name">{re.escape(name)}<', html)[1]
 
     assert press("accept") == "added"
     assert press("reject") == "rejected"
@@ -224,7 +227,7 @@ def test_samples_that_differ_say_how_often(person, trip, fake):
     one.save()
     html = rows(person, made)[image(trip).pk]
     assert "3 samples, not the same" in html
-    assert re.search(rf'data-tag="{re.escape(gone)}".*?2/3', html)
+    assert re.search(rf">{re.escape(gone)}</span> <span class=\"chip-p\">2/3", html)
     assert set(rows(person, made, "only=unstable")) == {image(trip).pk}
 
 
