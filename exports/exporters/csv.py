@@ -196,7 +196,7 @@ class _Wide:
             self._learn()
             yield [
                 f"{image.id},{_cell(image.path)},{image.sha256},{image.width},{image.height},{_when(image)},"
-                f"{image.review_state},{_cell(image.caption)},{_cell(image.rating) if image.rating else ''},{cells(packed)}"
+                f"{image.review_state},{_cell(image.caption)},{image.rating and _cell(image.rating)},{cells(packed)}"
                 for image, packed in page
             ]
 

@@ -18,7 +18,8 @@ from .conftest import ask, picture
 ALWAYS_REFUSED = [
     "http://169.254.169.254/v1", "http://[fe80::1]/v1", "http://[::ffff:169.254.169.254]/v1", "http://100.100.100.200",
     "http://[fd00:ec2::254]", "http://[64:ff9b::a9fe:a9fe]/", "http://0.0.0.0:80", "http://224.0.0.1", "ftp://example.org",
-    "file:///etc/passwd", "http://", "http://user:secret@example.org/v1", "gopher://x", "http://[::1", "javascript:alert(1)",
+    "file:///etc/passwd", "http://", "http://user:secret@example.org/v1", "gopher://x", "http://[::1",
+    "javascript:alert(1)",
 ]  # fmt: skip
 
 
@@ -99,9 +100,9 @@ def test_a_name_that_changes_after_the_check_reaches_nothing(monkeypatch, server
 
 def test_a_name_that_leads_to_metadata_fails_the_run(monkeypatch, server):
     names(monkeypatch, ["169.254.169.254"])
-    with Endpoint(AdapterConfig(source="http://example.org/v1", options={"model": "m"})) as adapter:
-        with pytest.raises(ModelUnavailable, match="metadata"):
-            ask(adapter)
+    config = AdapterConfig(source="http://example.org/v1", options={"model": "m"})
+    with Endpoint(config) as adapter, pytest.raises(ModelUnavailable, match="metadata"):
+        ask(adapter)
     assert server.asked == []
 
 
@@ -224,9 +225,11 @@ def test_a_list_that_does_not_come_is_given_up(server, monkeypatch):
     ("name", "expected"),
     [
         ("gpt-4o-mini", True), ("gpt-4.1", True), ("gpt-3.5-turbo", False), ("Qwen/Qwen2.5-VL-7B-Instruct", True),
-        ("qwen3-vl:8b", True), ("llava:13b", True), ("llama3.2-vision", True), ("llama3.1:8b", False), ("gemma3:12b", True),
+        ("qwen3-vl:8b", True), ("llava:13b", True), ("llama3.2-vision", True), ("llama3.1:8b", False),
+        ("gemma3:12b", True),
         ("gemma3:1b", False), ("text-embedding-3-large", False), ("pixtral-12b", True), ("minicpm-v:8b", True),
-        ("claude-sonnet-4", True), ("mistral-7b", False), ("moondream", True), ("whisper-1", False), ("InternVL3-8B", True),
+        ("claude-sonnet-4", True), ("mistral-7b", False), ("moondream", True), ("whisper-1", False),
+        ("InternVL3-8B", True),
     ],
 )  # fmt: skip
 def test_names_of_models_that_see(name, expected):

@@ -71,7 +71,10 @@ def test_prose_instead_of_json_gives_the_words_that_it_holds(endpoint, server):
 def test_a_caption_that_the_prompt_asks_for_comes_with_the_words(endpoint, server):
     schema = {
         "type": "object",
-        "properties": {"tags": {"type": "array", "items": {"type": "string"}, "maxItems": 2}, "caption": {"type": "string"}},
+        "properties": {
+            "tags": {"type": "array", "items": {"type": "string"}, "maxItems": 2},
+            "caption": {"type": "string"},
+        },
         "required": ["tags", "caption"],
         "additionalProperties": False,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What an endpoint sees is the picture: upright, in true colours, on white, as large as was chosen, and nothing else."""
+"""What an endpoint sees is the picture: upright, in true colours, on white, as large as was chosen, no more."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_success_brings_one_more_at_a_time():
         seen.append(limiter.limit)
     assert seen[:6] == [8, 8, 8, 8, 9, 9]
     assert seen[-1] == 16
-    assert all(b - a in (0, 1) for a, b in zip(seen, seen[1:], strict=False))
+    assert all(b - a in (0, 1) for a, b in pairwise(seen))
 
 
 def test_it_never_falls_below_one():
