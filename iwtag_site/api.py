@@ -23,6 +23,7 @@ ROUTERS = {
     "/tags": "tagging.api.tags.router",
     "/adapters": "tagging.api.adapters.router",
     "/presets": "tagging.api.presets.router",
+    "/words": "tagging.api.words.words",
     "/prompts": "tagging.api.prompts.router",
     "/wordlists": "tagging.api.wordlists.router",
     "/policies": "tagging.api.policies.policies",

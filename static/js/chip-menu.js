@@ -87,15 +87,20 @@ document.addEventListener("contextmenu", (event) => {
   event.preventDefault();
   open(chip);
 });
-document.addEventListener("keydown", (event) => {
-  if (event.key !== "m" || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-  if (event.target.matches?.("input:not([type=checkbox]), textarea, select")) return;
+const key = document.createElement("button"); // m, also in the list of keys
+key.type = "button";
+key.className = "visually-hidden";
+key.tabIndex = -1;
+key.dataset.key = "m";
+key.dataset.keyRank = "14";
+key.dataset.keyLabel = "Rules for a tag: ban, alias, replace";
+key.textContent = "Rules for a tag";
+key.addEventListener("click", () => {
   const chip = document.activeElement?.closest?.(CHIPS) || (over?.isConnected ? over : null)
-    || document.querySelector("#tags .chip");
-  if (!chip) return;
-  event.preventDefault();
-  open(chip);
+    || document.querySelector("#tags .chip, .cell.is-active .mini-chip, .mini-chip");
+  if (chip) open(chip);
 });
+document.body.append(key);
 
 function show(chip) {
   if (dialog.contains(chip) || dialog.open) return;

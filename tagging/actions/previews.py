@@ -79,7 +79,8 @@ class Example:
 
 @dataclass
 class Preview:
-    """What would change in `n_images` of the `n_total` images of a run. Counts are of tags on images."""
+    """What would change in `n_images` of the `n_total` images of a run. Counts are of tags on images; an image on which
+    only the reason of a dropped tag would be another one does not count as changed."""
 
     n_total: int = 0
     n_images: int = 0
@@ -137,15 +138,15 @@ def preview(
         after, left = rows[-1].id, left - len(rows)
         part = reproposer.apply(rows)
         found.n_images += part.done - part.skipped
-        found.n_changed += len(part.changes)
         found.tags_before += part.tags_before
         found.tags_after += part.tags_after
         gained.update(part.gained)
         lost.update(part.lost)
         for change in part.changes:
             changes = explain(change)
-            _count(found, changes, change)
-            best.append((change, changes))
+            if changes or change.caption != change.row.caption or set(change.old) != set(change.new):
+                _count(found, changes, change)
+                best.append((change, changes))
         best.sort(key=lambda one: (-len(one[1]), -one[0].row.id))
         del best[examples:]
         if unchanged and len(same) < examples:
@@ -185,6 +186,7 @@ def _count(found: Preview, changes: Sequence[TagChange], change: Change) -> None
             found.mapped += 1
         else:
             found.added += 1
+    found.n_changed += 1
     found.captions += change.caption != change.row.caption
 
 

@@ -85,7 +85,7 @@ def _page(request: Request, row: Policy, shown: PolicyVersion | None, form: Poli
     )
     runs = runs_of(row)
     wanted = request.GET.get("run", "")
-    steps = list(zip(versions, [*versions[1:], None], strict=True))
+    steps = list(zip(versions, [*versions[1:], None], strict=False))  # the None is there even for none
     return {
         "row": row,
         "shown": shown,

@@ -120,7 +120,7 @@ def tree(versions: list[PromptVersion], uses: dict[int, Use]) -> list[Node]:
             uses.get(v.pk) or Use(),
             [fork for fork in children.get(v.pk, []) if fork.prompt_id != v.prompt_id],
         )
-        for v, before in zip(versions, below, strict=True)
+        for v, before in zip(versions, below, strict=False)  # `below` has None even for none
     ]
 
 

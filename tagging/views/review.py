@@ -141,6 +141,7 @@ def _tags_context(request: Request, image: ImageAsset, conflicts: Iterable[int] 
         "seen": seen(rows),
         "problem": "",
         "waiting_for": None,
+        "may_curate": may(request.user, "curate"),
     }
     if image.proposal_state == Proposal.State.ERROR:
         said = Proposal.objects.filter(run=image.proposed_by_id, image=image).values_list("error", flat=True)
@@ -148,7 +149,6 @@ def _tags_context(request: Request, image: ImageAsset, conflicts: Iterable[int] 
     elif not image.proposal_state and image.state == ImageAsset.State.READY and not image.missing_since:
         open_runs = Run.objects.filter(collection=image.collection_id, state__in=Run.OPEN, shown=True)
         context["waiting_for"] = open_runs.order_by("-pk").first()
-        context["may_curate"] = may(request.user, "curate")
     return context
 
 

@@ -245,7 +245,7 @@ def show_changes(request: Request, slug: str) -> HttpResponse:
     current = row.current
     before = check_entries(current.entries, row.kind) if current else []
     stored = [entry.as_json() for entry in entries]
-    context |= {**_difference(before, entries, row.kind), "runs": runs_for(row), "checked": True}
+    context |= {"d": _difference(before, entries, row.kind), "runs": runs_for(row)}
     chosen = next((r for r in context["runs"] if str(r.run.pk) == request.POST.get("run", "")), None)
     chosen = chosen or next(iter(context["runs"]), None)
     if chosen is not None:
