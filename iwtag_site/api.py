@@ -31,6 +31,7 @@ ROUTERS = {
     "/labels": "tagging.api.labels.router",
     "/recompute": "tagging.api.policies.recompute",
     "/runs": "tagging.api.runs.router",
+    "/proposals": "tagging.api.proposals.router",
     "/experiments": "judging.api.experiments.router",
     "/judges": "judging.api.judges.router",
     "/verdicts": "judging.api.verdicts.router",

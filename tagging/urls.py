@@ -59,6 +59,7 @@ urlpatterns: list[URLPattern] = [
     path("runs/<int:pk>/status/", view("runs.status"), name="run_status"),
     path("runs/<int:pk>/budget/", view("runs.budget"), name="run_budget"),
     path("runs/<int:pk>/<slug:verb>/", view("runs.act"), name="run_act"),
+    path("proposals/<int:pk>/replies/", view("replies.proposal"), name="replies"),
     path("recomputes/<int:pk>/", view("recomputes.recompute"), name="recompute"),
     path("recomputes/<int:pk>/cancel/", view("recomputes.cancel"), name="recompute_cancel"),
     # -- the library: prompts, wordlists, policies, labels

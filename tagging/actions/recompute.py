@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser
+from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
@@ -22,7 +23,8 @@ from ..engine import reproposing, vocabulary
 from ..engine.owners import owner_alive, owner_id
 from ..engine.propose import compiled_policy
 from ..engine.reproposing import Reproposer
-from ..models import Collection, PolicyVersion, Proposal, RecomputeJob, Run
+from ..models import Channel, Collection, PolicyVersion, Proposal, RecomputeJob, Run
+from ..policy.combine import CombineError, check_combine
 from .runs import NotNow
 
 State = RecomputeJob.State
@@ -34,12 +36,21 @@ LEASE = timedelta(seconds=90)
 SUMMARY_TAGS = 2000
 
 
-def start_recompute(run: Run, policy_version: PolicyVersion, *, by: AbstractBaseUser | None = None) -> RecomputeJob:
+def start_recompute(
+    run: Run,
+    policy_version: PolicyVersion,
+    *,
+    combine: Mapping[str, Any] | None = None,
+    by: AbstractBaseUser | None = None,
+) -> RecomputeJob:
     """Queue a policy version for all proposals of a run; the open job where the same is under way.
 
-    NotNow while the run still works, or while another policy is being applied to it.
+    `combine`: another rule than the recipe's for the channels of a run that has several; what they said is stored. A
+    merging model is asked nothing: llm_merge takes what it said in this run. ValidationError keyed by "combine"; NotNow
+    while the run still works, or while another policy or rule is being applied to it.
     """
     run.refresh_from_db(fields=["state"])
+    rule = _checked_rule(run, combine) if combine is not None else None
     if run.state == Run.State.RUNNING:
         raise NotNow(f"{run} is still running: wait until it is done, or pause it.")
     try:
@@ -47,6 +58,7 @@ def start_recompute(run: Run, policy_version: PolicyVersion, *, by: AbstractBase
             job = RecomputeJob.objects.create(
                 run=run,
                 policy_version=policy_version,
+                combine=rule,
                 n_total=Proposal.objects.filter(run=run).count(),
                 created_by=by,  # type: ignore[misc]
             )
@@ -54,11 +66,27 @@ def start_recompute(run: Run, policy_version: PolicyVersion, *, by: AbstractBase
         found = RecomputeJob.objects.filter(run=run, state__in=RecomputeJob.OPEN).first()
         if found is None:
             raise
-        if found.policy_version_id != policy_version.pk:
+        if (found.policy_version_id, found.combine) != (policy_version.pk, rule):
             raise NotNow(f"{found.policy_version} is being applied to {run}: wait or cancel it.") from None
         job = found
     queue.defer(TASK, job.pk)
     return job
+
+
+def _checked_rule(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The rule as it is stored, with the order in which the channels were asked."""
+    own = run.recipe.combine
+    rows = Channel.objects.filter(recipe=run.recipe_id, role=Channel.Role.ASKED).select_related("adapter")
+    names = [row.source for row in rows.order_by("position")]
+    if len(names) < 2:
+        raise ValidationError({"combine": f"{run} has a single channel: there is nothing to combine."})
+    if given.get("rule") == "llm_merge" and own["rule"] != "llm_merge":
+        raise ValidationError({"combine": f"No model has merged in {run}: a new run has to."})
+    kept = {name: own[name] for name in ("order", "cascade") if name in own}
+    try:
+        return check_combine({**given, **kept}, names).stored()
+    except CombineError as error:
+        raise ValidationError({"combine": str(error)}) from None
 
 
 def cancel_recompute(job: RecomputeJob) -> None:
@@ -84,7 +112,7 @@ def run_recompute(
     end = None if seconds is None else time.monotonic() + seconds
     try:
         policy = compiled_policy(job.policy_version_id)
-        reproposer = Reproposer(job.run, policy)
+        reproposer = Reproposer(job.run, policy, job.combine)
     except (ModelUnavailable, ValueError) as error:
         _finish(job, State.FAILED, str(error))
         return job

@@ -18,9 +18,11 @@ from prompts.models import PromptVersion
 from ..actions import policies as actions
 from ..actions import recompute as recomputing
 from ..actions.previews import preview as preview_rules
+from ..actions.recipe_presets import PRESETS
 from ..actions.recipes import ChannelSpec, get_recipe
 from ..actions.runs import NotNow
 from ..models import ModelAdapter, Policy, PolicyVersion, RecomputeJob, Run
+from ..policy.combine import CombineSpec
 from ..policy.spec import PolicySpec
 from .auth import allow
 from .collections import collection_of
@@ -85,10 +87,29 @@ class PreviewOut(Schema):
     problems: list[str] = Field(description="Patterns that took too long.")
 
 
-class RecipeIn(Schema):
+class ChannelIn(Schema):
     adapter: str = Field(description="slug of an adapter.")
-    prompt_version: int | None = None
+    prompt_version: int | None = Field(None, description="id, where the adapter takes a prompt.")
     options: dict[str, Any] = Field({}, description="Those left out take the adapter's own.")
+    variables: dict[str, str | int | float | bool] = Field({}, description="Of the prompt's free variables.")
+    name: str = Field("", description="What its tags name as their source; the adapter's slug when left out.")
+    read: Literal["original", "proxy"] = "original"
+
+    model_config = {"extra": "forbid"}
+
+
+class RecipeIn(Schema):
+    adapter: str | None = Field(None, description="For a single channel: slug of an adapter. Or `channels`.")
+    prompt_version: int | None = Field(None, description="With `adapter`.")
+    options: dict[str, Any] = Field({}, description="With `adapter`. Those left out take the adapter's own.")
+    channels: list[ChannelIn] = Field([], max_length=5, description="One to five model calls.")
+    combine: dict[str, Any] | None = Field(
+        None,
+        description="How several are asked and made into one, as /api/recipes/schema says; their union by default.",
+    )
+    merge: ChannelIn | None = Field(
+        None, description="The merging model of the rule llm_merge; without a prompt it gets the one of iwtag."
+    )
     policy: str | None = Field(None, description="slug; the newest version unless `policy_version` says another.")
     policy_version: int | None = Field(None, description="id.")
     name: str = Field("", max_length=160)
@@ -100,14 +121,28 @@ class RecomputeIn(Schema):
     run: int
     policy: str = Field(description="slug of the policy.")
     version: int | None = Field(None, description="Number of an older version; the newest when left out.")
+    combine: dict[str, Any] | None = Field(
+        None, description="Another combine rule for what the channels of the run said; the recipe's own when left out."
+    )
 
     model_config = {"extra": "forbid"}
+
+
+class PresetOut(Schema):
+    slug: str
+    title: str
+    description: str
+    channels: list[dict[str, Any]]
+    merge: dict[str, Any] | None
+    combine: dict[str, Any]
+    policy: dict[str, Any] = Field(description="Rules that go with it: a policy's `spec`.")
 
 
 class RecomputeOut(Schema):
     id: int
     run: int = Field(alias="run_id")
     policy: str
+    combine: dict[str, Any] | None = Field(description="Where it is not the recipe's own.")
     state: str
     n_total: int
     n_done: int
@@ -198,14 +233,16 @@ def create_version(request: HttpRequest, slug: str, payload: PolicyVersionIn) ->
 def create_recipe(request: HttpRequest, payload: RecipeIn) -> object:
     """The recipe of exactly this content: the one there is already, or a new one."""
     by = allow(request, "curate", "write")
-    adapter = ModelAdapter.objects.filter(slug=payload.adapter).first()
-    if adapter is None:
-        raise ValidationError({"adapter": f"There is no adapter {payload.adapter!r}."})
-    prompt = None
-    if payload.prompt_version is not None:
-        prompt = PromptVersion.objects.filter(pk=payload.prompt_version).first()
-        if prompt is None:
-            raise ValidationError({"prompt_version": f"There is no prompt version {payload.prompt_version}."})
+    if (payload.adapter is None) == (not payload.channels):
+        raise ValidationError({"channels": "Name either channels or an adapter."})
+    given = payload.channels
+    if payload.adapter is not None:
+        one = {"adapter": payload.adapter, "prompt_version": payload.prompt_version, "options": payload.options}
+        given = [ChannelIn.model_validate(one)]
+    elif payload.prompt_version is not None or payload.options:
+        raise ValidationError({"channels": "A prompt and options belong to a channel here."})
+    channels = [_channel_spec(channel) for channel in given]
+    merge = _channel_spec(payload.merge) if payload.merge else None
     version = None
     if payload.policy_version is not None:
         version = PolicyVersion.objects.filter(pk=payload.policy_version).first()
@@ -213,8 +250,34 @@ def create_recipe(request: HttpRequest, payload: RecipeIn) -> object:
             raise ValidationError({"policy_version": f"There is no policy version {payload.policy_version}."})
     elif payload.policy is not None:
         version = _policy_version(payload.policy, None)
-    channel = ChannelSpec(adapter=adapter, prompt_version=prompt, options=payload.options)
-    return Status(201, get_recipe([channel], policy_version=version, name=payload.name, by=by))
+    found = get_recipe(channels, combine=payload.combine, merge=merge, policy_version=version, name=payload.name, by=by)
+    return Status(201, found)
+
+
+def _channel_spec(given: ChannelIn) -> ChannelSpec:
+    adapter = ModelAdapter.objects.filter(slug=given.adapter).first()
+    if adapter is None:
+        raise ValidationError({"adapter": f"There is no adapter {given.adapter!r}."})
+    prompt = None
+    if given.prompt_version is not None:
+        prompt = PromptVersion.objects.filter(pk=given.prompt_version).first()
+        if prompt is None:
+            raise ValidationError({"prompt_version": f"There is no prompt version {given.prompt_version}."})
+    return ChannelSpec(adapter, prompt, given.options, given.name, given.variables, given.read)
+
+
+@recipes.get("/schema", response=dict[str, Any], summary="Schema of combine rules", operation_id="get_combine_schema")
+def combine_schema(request: HttpRequest) -> object:
+    """The JSON schema of `combine`, with titles and defaults: forms are drawn from it."""
+    allow(request, "read")
+    return CombineSpec.model_json_schema()
+
+
+@recipes.get("/presets", response=list[PresetOut], summary="Ready-made recipes", operation_id="list_recipe_presets")
+def list_presets(request: HttpRequest) -> object:
+    """Ways of combining models that people know from other tools: choose a model for each slot, then make a recipe."""
+    allow(request, "read")
+    return [preset.as_dict() for preset in PRESETS]
 
 
 # -- recompute -------------------------------------------------------------------------------------------------------
@@ -252,7 +315,9 @@ def start(request: HttpRequest, payload: RecomputeIn) -> object:
     by = allow(request, "curate", "run")
     version = _policy_version(payload.policy, payload.version)
     try:
-        return Status(202, _job(recomputing.start_recompute(_run(payload.run), version, by=by).pk))
+        return Status(
+            202, _job(recomputing.start_recompute(_run(payload.run), version, combine=payload.combine, by=by).pk)
+        )
     except NotNow as error:
         raise Conflict(str(error)) from None
 

@@ -46,10 +46,17 @@ class PolicyVersionList(Listing[PolicyVersionOut]):
 
 
 class ChannelOut(Schema):
+    name: str = Field(description="What its tags name as their source.")
+    role: str = Field(description="asked, or merge: it merges what the others said.")
     adapter: str
     adapter_config: dict[str, Any] = Field(description="The adapter's settings when the recipe was made.")
     prompt_version: int | None
     options: dict[str, Any]
+    variables: dict[str, Any]
+
+    @staticmethod
+    def resolve_name(row: Channel) -> str:
+        return row.source
 
     @staticmethod
     def resolve_adapter(row: Channel) -> str:

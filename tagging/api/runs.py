@@ -36,7 +36,20 @@ class Counts(Schema):
     empty: int = Field(description="The model had nothing to say.")
     error: int
     cached: int = Field(description="Of ok and empty, those found without running the model.")
+    fallback: int = Field(0, description="Images whose merging model gave nothing usable: the weighted union stands.")
     waiting: int
+
+
+class StageOut(Schema):
+    """One stage of a run with several channels."""
+
+    stage: int = Field(description="Position of the channel; the last one combines them.")
+    done: int
+    total: int
+    error: int
+    skipped: int = Field(description="Images that a cascade needed not ask about.")
+    cached: int
+    rate: float | None
 
 
 class RunOut(Schema):
@@ -61,6 +74,7 @@ class RunOut(Schema):
     total: int
     done: int
     counts: Counts
+    stages: list[StageOut] = Field(description="One by one, where the recipe has several channels.")
     rate: float | None = Field(description="Images a second.")
     eta_seconds: float | None
     created_by: str | None
@@ -167,7 +181,14 @@ def _shown(rows: Sequence[Run]) -> list[dict[str, Any]]:
     shown = []
     for run in rows:
         p = found[run.pk]
-        counts = {"ok": p.ok, "empty": p.empty, "error": p.error, "cached": p.cached, "waiting": p.left}
+        counts = {
+            "ok": p.ok,
+            "empty": p.empty,
+            "error": p.error,
+            "cached": p.cached,
+            "fallback": p.fallback,
+            "waiting": p.left,
+        }
         shown.append(
             {
                 **{name: getattr(run, name) for name in (*names, *times)},
@@ -176,6 +197,7 @@ def _shown(rows: Sequence[Run]) -> list[dict[str, Any]]:
                 "total": p.total,
                 "done": p.done,
                 "counts": counts,
+                "stages": [{name: getattr(stage, name) for name in StageOut.model_fields} for stage in p.stages],
                 "rate": p.rate,
                 "eta_seconds": p.eta_seconds,
                 "created_by": run.created_by.get_username() if run.created_by else None,

@@ -19,12 +19,12 @@ from django.utils import timezone
 
 from ..actions.counts import Deltas
 from ..adapters.base import AdapterOptions, LabelSet, PackedScores, Reply, ScoredTag
-from ..models import Channel, ImageAsset, ImageTag, Proposal, ProposalRevision, Run
+from ..models import ImageAsset, ImageTag, Proposal, ProposalRevision, Run
 from ..policy import bulk
 from ..policy.pipeline import CompiledPolicy
 from . import store, vocabulary
+from .combining import Plan, results_of
 from .propose import Proposed, Proposer, stored_labels
-from .stage import Stage
 
 #: proposals per transaction: other writers wait this long at most (about a fifth of a second)
 SLICE = 1000
@@ -46,6 +46,7 @@ class Row(NamedTuple):
     rating: str
     rating_score: float | None
     text: str
+    flags: Any
 
 
 class Kept(NamedTuple):
@@ -68,6 +69,7 @@ class Change:
     new: list[str]
     scores: Sequence[float | None]  # of `new`
     kept: Callable[[], list[Kept]]  # the same in full
+    flags: list[str] | None = None  # None: they stay
 
     @property
     def state(self) -> str:
@@ -90,14 +92,16 @@ class Slice:
 
 
 class Reproposer:
-    """One run's channel and a policy, ready to be applied again and again."""
+    """One run's channels and a policy, ready to be applied again and again."""
 
-    def __init__(self, run: Run, policy: CompiledPolicy) -> None:
-        """Raises ModelUnavailable when the run's adapter is not known here: its thresholds could not be asked."""
-        channel = Channel.objects.select_related("adapter", "prompt_version").get(recipe_id=run.recipe_id, position=0)
-        stage = Stage(run, channel)
+    def __init__(self, run: Run, policy: CompiledPolicy, rule: Mapping[str, Any] | None = None) -> None:
+        """`rule`: another combine rule than the recipe's. ModelUnavailable when an adapter of the run is not known
+        here: its thresholds could not be asked. CombineError for a rule that does not go with its channels."""
+        self._plan = Plan(run, policy=policy, rule=rule)
+        self._rule_flag = [f"combine:{self._plan.spec.rule}"] if rule else []
+        stage = self._plan.stages[0]
         self._adapter, self._options, self._policy = stage.adapter_class, stage.options, policy
-        self._source = channel.adapter.slug
+        self._source = stage.channel.source
         self._proposer = Proposer(self._adapter, self._options, policy, source=self._source)
         self._bulk: dict[str, bulk.BulkPolicy] = {}
         self._bulk_fits = bulk.fits(policy)
@@ -128,6 +132,7 @@ class Reproposer:
                 "prediction__rating",
                 "prediction__rating_score",
                 "prediction__text",
+                "flags",
             )[:limit]
         )
         return [Row(*row) for row in found]
@@ -135,6 +140,9 @@ class Reproposer:
     def apply(self, rows: Sequence[Row]) -> Slice:
         """What the policy makes of them. Pure; no query except for label sets met the first time."""
         result = Slice(last=rows[-1].id if rows else 0, done=len(rows))
+        if self._plan.several:
+            self._apply_channels(rows, result)
+            return result
         quick = self._quick(rows)
         for row in rows:
             if row.state == Proposal.State.ERROR or row.prediction_id is None:
@@ -154,6 +162,21 @@ class Reproposer:
                 self._compare(result, change)
         return result
 
+    def _apply_channels(self, rows: Sequence[Row], result: Slice) -> None:
+        """The same for a run of several channels: what each of them said is combined anew."""
+        results = results_of(self._run.pk, [row.image_id for row in rows], self._plan.last + 1)
+        for row in rows:
+            proposed = self._plan.repropose(results[row.image_id]) if row.image_id in results else ""
+            if row.state == Proposal.State.ERROR or isinstance(proposed, str):
+                result.skipped += 1
+                continue
+            text = json.dumps(proposed.tags_json(), ensure_ascii=False)
+            names = [fate.name for fate in proposed.kept]
+            scores = [fate.score for fate in proposed.kept]
+            flags = [*proposed.flags, *self._rule_flag]
+            change = Change(row, text, proposed.caption, [], names, scores, partial(_kept, proposed), flags)
+            self._compare(result, change)
+
     def _same(self, result: Slice, row: Row, tags: int) -> None:
         result.unchanged.append(row.id)
         result.tags_before += tags
@@ -166,7 +189,7 @@ class Reproposer:
         same = row.tags == change.tags
         if not same and connection.vendor == "postgresql":  # which writes JSON in its own way
             same = before == json.loads(change.tags)
-        if same and change.caption == row.caption:
+        if same and change.caption == row.caption and change.flags in (None, row.flags):
             self._same(result, row, len(change.new))
             return
         result.tags_before += len(change.old)
@@ -280,6 +303,9 @@ def write(run: Run, job_id: int, policy_version_id: int, part: Slice, shown: Map
             f"UPDATE {table} SET tags = %s, caption = %s, state = %s, policy_version_id = %s WHERE id = %s",
             [(c.tags, c.caption.replace("\x00", ""), c.state, policy_version_id, c.row.id) for c in part.changes],
         )
+        flagged = [(json.dumps(c.flags), c.row.id) for c in part.changes if c.flags not in (None, c.row.flags)]
+        if flagged:
+            cursor.executemany(f"UPDATE {table} SET flags = %s WHERE id = %s", flagged)
     _show(run, shown)
 
 

@@ -188,9 +188,28 @@ def _proposal_context(image: ImageAsset, proposal: Proposal, channels: dict[int,
         "proposal": proposal,
         "shown": proposal.run_id == image.proposed_by_id,
         "models": channels.get(proposal.run.recipe_id, []),
-        "kept": [(tag[0], probability(tag[2])) for tag in kept],
+        "kept": [(tag[0], probability(tag[2]), tag[5]) for tag in kept],
+        "several": len(channels.get(proposal.run.recipe_id, [])) > 1,
+        "flags": [flag_words(flag) for flag in proposal.flags],
         "dropped": [(tag[0], tag[4]) for tag in proposal.tags if tag[3] == "dropped"],
     }
+
+
+FLAG_WORDS = {
+    "merge_fallback": "not merged: the weighted union stands",
+    "truncated": "the answer was cut off",
+    "parse_failed": "the answer could not be read",
+    "original_read": "read from the original: it has no proxy",
+    "failed": "no answer",
+    "combine": "combined anew by",
+}
+
+
+def flag_words(flag: str) -> str:
+    """A flag of a proposal as a person reads it; "failed:wd" names the channel."""
+    what, _, which = flag.partition(":")
+    words = FLAG_WORDS.get(what, what.replace("_", " "))
+    return f"{words}: {which.strip()}" if which else words
 
 
 _TAG_WORDS = {None: "cleared", 1: "proposed again", 2: "accepted", 3: "rejected", 4: "added"}

@@ -17,8 +17,8 @@ from django_htmx.http import HttpResponseClientRedirect, HttpResponseStopPolling
 from ..actions import runs as actions
 from ..actions.access import may
 from ..actions.costs import Spending, price_currency
-from ..engine.progress import Progress
-from ..models import Collection, ImageAsset, Proposal, Run
+from ..engine.progress import Progress, StageProgress
+from ..models import Channel, Collection, ImageAsset, Proposal, Recipe, Run
 from .guard import Request, needs
 from .home import served, with_progress, workers
 from .newrun import NewRun
@@ -97,6 +97,7 @@ def run(request: Request, pk: int) -> HttpResponse:
         **run_context(request, found),
         "channels": list(found.recipe.channels.select_related("adapter", "prompt_version__prompt")),
         "policy": found.recipe.policy_version,
+        "combine": _combine(found.recipe.combine),
     }
     # outside of what is polled: a form that is swapped away under one's fingers cannot be filled in
     if context["may_curate"] and found.state != Run.State.DONE:
@@ -128,9 +129,27 @@ def run_context(request: Request, found: Run) -> dict[str, Any]:
         "unattended": waiting and not served(workers(), "gpu", "io"),
         "may_curate": may(request.user, "curate"),
         "may_review": may(request.user, "review"),
+        "stages": _stages(found, at),
         "verbs": verbs(found, at) if may(request.user, "curate") else [],
         "every": "1s" if found.state == Run.State.RUNNING else "3s",
     }
+
+
+def _stages(found: Run, at: Progress | None) -> list[tuple[str, StageProgress]]:
+    """The stages of a run with several channels, by name."""
+    if at is None or not at.stages:
+        return []
+    rows = Channel.objects.filter(recipe=found.recipe_id).select_related("adapter").order_by("position")
+    names = {row.position: row.source for row in rows}
+    return [(names.get(stage.stage, "combined"), stage) for stage in at.stages]
+
+
+def _combine(rule: dict[str, Any]) -> dict[str, Any] | None:
+    """How several channels become one, for the page."""
+    if rule.get("rule", "single") == "single":
+        return None
+    rest = [(name.replace("_", " "), value) for name, value in rule.items() if name not in ("rule", "order")]
+    return {"rule": Recipe.Combine(rule["rule"]).label, "order": rule.get("order", "parallel"), "rest": rest}
 
 
 def failures(found: Run) -> list[Failure]:

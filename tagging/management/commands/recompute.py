@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ...actions import recompute
@@ -19,15 +21,23 @@ class Command(BaseCommand):
         parser.add_argument("--collection", default="", metavar="NAME", help="All runs of a collection.")
         parser.add_argument("--policy", default="default", metavar="SLUG", help="Policy, its newest version (default).")
         parser.add_argument("--policy-version", type=int, metavar="N", help="An older version of the policy.")
+        parser.add_argument(
+            "--combine",
+            metavar="JSON",
+            default="",
+            help='Another rule for the channels of a run, e.g. {"rule": "votes", "votes": 2}.',
+        )
         parser.add_argument("--queue", action="store_true", help="Leave the work to the running workers.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         version = self._version(options["policy"], options["policy_version"])
         for run in self._runs(options["run"], options["collection"]):
             try:
-                job = recompute.start_recompute(run, version)
+                job = recompute.start_recompute(run, version, combine=_rule(options["combine"]))
             except NotNow as error:
                 raise CommandError(str(error)) from None
+            except ValidationError as error:
+                raise CommandError(" ".join(error.messages)) from None
             if options["queue"]:
                 self.stdout.write(f"run {run.pk}: queued as job {job.pk}")
                 continue
@@ -82,3 +92,15 @@ class Command(BaseCommand):
             if counts:
                 words = ", ".join(f"{name} ({n:,})" for name, n in recompute.most_frequent(counts, 12).items())
                 self.stdout.write(f"  {title}: {words}" + (" …" if len(counts) > 12 else ""))
+
+
+def _rule(text: str) -> dict[str, Any] | None:
+    if not text:
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise CommandError(f"--combine is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise CommandError('--combine is an object, e.g. {"rule": "union"}.')
+    return found

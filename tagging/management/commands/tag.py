@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from argparse import ArgumentParser
 from typing import Any
@@ -8,11 +10,14 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db.models import Q
 
+from prompts.models import Prompt, PromptVersion
+
 from ...actions import labels
 from ...actions.recipes import READ, ChannelSpec, get_recipe
 from ...actions.runs import start_run
 from ...engine.progress import Progress, progress
 from ...models import Chunk, Collection, ModelAdapter, Recipe, Run, Worker
+from ...models.adapters import option_fields
 
 #: Seconds without any worker on the run's queue after which `--wait` says so.
 NOBODY = 10.0
@@ -38,6 +43,19 @@ class Command(BaseCommand):
             help="with --adapter: pixels that the model gets; proxy is the 1,024 px rendition made at indexing, much "
             "less decoding and nearly the same answer (%(default)s)",
         )
+        parser.add_argument(
+            "--prompt", default="", metavar="SLUG[@N]", help="with --adapter: a prompt, its newest version or number N"
+        )
+        parser.add_argument(
+            "--option",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="with --adapter: an option of the model, as JSON or as text; may be repeated",
+        )
+        parser.add_argument(
+            "--sample", type=int, default=0, metavar="N", help="another number asks a model that varies once more"
+        )
         parser.add_argument("--name", default="", help="what to call the run")
         parser.add_argument("--priority", type=int, default=0, help="higher runs first (%(default)s)")
         parser.add_argument("--budget", default="", help="pause before it costs more, in the currency of its prices")
@@ -49,7 +67,12 @@ class Command(BaseCommand):
         target = find_collection(collection)
         if recipe and options["read"] != READ[0]:
             raise CommandError("A recipe says itself what it reads: --read goes with --adapter.")
-        chosen = find_recipe(recipe, target) if recipe else adapter_recipe(adapter, options["read"])
+        if recipe and (options["prompt"] or options["option"]):
+            raise CommandError("A recipe has its own prompts and options: --prompt and --option go with --adapter.")
+        if recipe:
+            chosen = find_recipe(recipe, target)
+        else:
+            chosen = adapter_recipe(adapter, options["read"], find_prompt(options["prompt"]), options["option"])
         images = target.images.all().usable()
         if options["unreviewed"]:
             images = images.unreviewed()
@@ -62,6 +85,7 @@ class Command(BaseCommand):
                 shown=not options["hidden"],
                 priority=options["priority"],
                 budget=options["budget"],
+                sample=options["sample"],
             )
         except ValidationError as error:
             raise CommandError(" ".join(error.messages)) from None
@@ -74,7 +98,9 @@ class Command(BaseCommand):
 
     def wait(self, run: Run) -> None:
         terminal = getattr(self.stdout._out, "isatty", lambda: False)()
-        queues = set(Chunk.objects.filter(run=run).values_list("queue", flat=True))
+        # only what works first: a stage that combines waits for the default worker, which is there with every other
+        first = Chunk.objects.filter(run=run, stage=0)
+        queues = set(first.values_list("queue", flat=True))
         began = shown = time.monotonic()
         warned = False
         while True:
@@ -118,14 +144,47 @@ def find_collection(name: str) -> Collection:
     return found
 
 
-def adapter_recipe(slug: str, read: str = READ[0]) -> Recipe:
-    """The recipe of one model with its own options. CommandError lists the models."""
+def find_prompt(text: str) -> PromptVersion | None:
+    """A prompt's version: "slug" is the newest, "slug@3" the third. CommandError lists the prompts."""
+    if not text:
+        return None
+    slug, _, number = text.partition("@")
+    versions = PromptVersion.objects.filter(prompt__slug=slug).order_by("-number")
+    if number:
+        versions = versions.filter(number=int(number)) if number.isdecimal() else versions.none()
+    found = versions.first()
+    if found is None:
+        there = ", ".join(Prompt.objects.values_list("slug", flat=True)[:20])
+        raise CommandError(f"There is no prompt {text!r}; there is {there or 'none yet'}.")
+    return found
+
+
+def parse_options(given: list[str], schema: dict[str, Any]) -> dict[str, Any]:
+    """NAME=VALUE pairs by the model's options; the value of an option that is no text is JSON where it can be.
+    CommandError."""
+    found: dict[str, Any] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise CommandError(f"--option {pair}: write NAME=VALUE.")
+        found[name] = value
+        if schema.get("properties", {}).get(name, {}).get("type") != "string":
+            with contextlib.suppress(ValueError):
+                found[name] = json.loads(value)
+    return found
+
+
+def adapter_recipe(
+    slug: str, read: str = READ[0], prompt: PromptVersion | None = None, options: list[str] | None = None
+) -> Recipe:
+    """The recipe of one model with its own options, overridden by those given. CommandError lists the models."""
     row = ModelAdapter.objects.filter(slug=slug).first()
     if row is None:
         there = ", ".join(ModelAdapter.objects.filter(enabled=True).values_list("slug", flat=True)[:20])
         raise CommandError(f"There is no model {slug!r}; there is {there or 'none yet: add one in the admin'}.")
     try:
-        return get_recipe([ChannelSpec(adapter=row, read=read)], name=row.label)
+        given = parse_options(options or [], option_fields(row.adapter_class))
+        return get_recipe([ChannelSpec(row, prompt, given, read=read)], name=row.label)
     except ValidationError as error:
         raise CommandError(" ".join(error.messages)) from None
 
