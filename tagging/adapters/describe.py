@@ -177,7 +177,9 @@ def _range(rule: Mapping[str, Any], named: Mapping[str, Any]) -> str:
         return whole
     if high is None:
         return f"{whole} from {low:g}"
-    return f"{whole} up to {high:g}" if low is None else f"{low:g} to {high:g}" + (", whole" if kind == "integer" else "")
+    return (
+        f"{whole} up to {high:g}" if low is None else f"{low:g} to {high:g}" + (", whole" if kind == "integer" else "")
+    )
 
 
 def _value(value: Any) -> str:

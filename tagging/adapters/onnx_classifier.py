@@ -32,9 +32,9 @@ class OnnxClassifier(OnnxTagger):
         "label of the category rating becomes the content rating.",
         weights="A folder (or a name in IWTAG_MODELS_DIRS, or a hub id) with the model and iwtag-model.yaml or "
         "iwtag-model.json, which names the model file, its input, its output and its labels.",
-        licence="As the manifest says; iwtag passes it on in the model's description.",
+        licence="The model's own: write it into the manifest's `licence`, so that it stays with the model.",
         memory="The size of the ONNX file and about 200 MiB more.",
-        tested="Manifests of all kinds over photo-lite's real weights (its answers equal photo-lite's own) and over "
+        tested="Manifests of all kinds over photo-lite's real weights (its answers within 0.03 of photo-lite's own) and over "
         "graphs built by the tests, both layouts and colour orders, all activations; every fault of a manifest.",
         notes=(
             "The manifest is part of a prediction's identity: changing how pixels are prepared runs the model again.",
