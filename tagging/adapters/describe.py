@@ -19,8 +19,8 @@ HEAD = """\
 
 An adapter speaks to one family of models. A model is added in the administration (or found there, in the folders that
 `IWTAG_MODELS_DIRS` names and in the hub's cache): its kind is the adapter's key, its source a folder, a name in a
-models folder, a hub id or an address. What an adapter can do and which options it takes is data; the forms, the API and this
-page are drawn from it.
+models folder, a hub id or an address. What an adapter can do and which options it takes is data; the forms, the API and
+this page are drawn from it.
 
 In the tables of options, *chooses* marks an option that only chooses among stored scores and *how* one that only says
 how the work is done: changing those runs no model again. All others are part of a prediction's identity.

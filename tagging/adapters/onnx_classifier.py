@@ -34,8 +34,8 @@ class OnnxClassifier(OnnxTagger):
         "iwtag-model.json, which names the model file, its input, its output and its labels.",
         licence="The model's own: write it into the manifest's `licence`, so that it stays with the model.",
         memory="The size of the ONNX file and about 200 MiB more.",
-        tested="Manifests of all kinds over photo-lite's real weights (its answers within 0.03 of photo-lite's own) and "
-        "over graphs built by the tests, both layouts and colour orders, all activations; every fault of a manifest.",
+        tested="Manifests of all kinds over photo-lite's real weights (its answers within 0.03 of photo-lite's own) "
+        "and over graphs built by the tests, both layouts and colour orders, all activations; every fault.",
         notes=(
             "The manifest is part of a prediction's identity: changing how pixels are prepared runs the model again.",
         ),
