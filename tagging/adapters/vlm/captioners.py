@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from ..base import AdapterOptions, Capabilities, Reply, Request, ScoredTag
+from ..base import About, AdapterOptions, Capabilities, Reply, Request, ScoredTag
 from . import generation, processors, source
 from .batches import Answer, Prepared
-from .family import VisionLanguage, capabilities
+from .cold import capabilities
+from .family import VisionLanguage
 from .options import CaptionerOptions, ForcedOptions, LoadOptions, SamplingOptions, StartOptions
 
 
@@ -20,6 +21,20 @@ class Blip(VisionLanguage):
     key: ClassVar[str] = "blip"
     label: ClassVar[str] = "BLIP, BLIP-2, InstructBLIP"
     capabilities: ClassVar[Capabilities] = capabilities(vocabulary=True)
+    about = About(
+        summary="Short captions. BLIP goes on from the prompt's words; BLIP-2 also answers 'Question: … Answer:'; "
+        "InstructBLIP follows an instruction.",
+        weights="Salesforce/blip-image-captioning-base and -large, Salesforce/blip2-opt-2.7b, blip2-flan-t5-xl, "
+        "Salesforce/instructblip-vicuna-7b and others of these kinds, or a folder of such a model.",
+        licence="BLIP: BSD-3-Clause. BLIP-2 and InstructBLIP: MIT and the licence of the language model inside "
+        "(OPT, Vicuna).",
+        memory="BLIP: 0.5 to 1 GB. BLIP-2 with 2.7 billion weights: about 8 GB in fp16; InstructBLIP 7B: about 16 GB. "
+        "Estimates.",
+        tested="Tiny random checkpoints of BLIP, BLIP-2 (OPT) and InstructBLIP (T5): batches, beginnings, "
+        "vocabulary. No "
+        "published weights were at hand.",
+        notes=("BLIP counts positions with padding, so that only prompts of equal length share a call.",),
+    )
     model_types: ClassVar[frozenset[str]] = frozenset({"blip", "blip-2", "instructblip"})
     captioner: ClassVar[bool] = True
 
@@ -67,6 +82,15 @@ class Kosmos2(VisionLanguage):
 
     key: ClassVar[str] = "kosmos2"
     label: ClassVar[str] = "Kosmos-2"
+    about = About(
+        summary="A caption, and as tags the things in it that the model can point at. Places are cut out.",
+        weights="microsoft/kosmos-2-patch14-224, or a folder of it.",
+        licence="MIT.",
+        memory="1.7 billion weights: about 4 GB in fp16. Estimate.",
+        tested="A tiny random checkpoint through loading and generation; the cutting out of places on written examples "
+        "of the published form. No published weights were at hand.",
+        notes=("'An image of' gives a short caption, 'Describe this image in detail:' a long one.",),
+    )
     capabilities: ClassVar[Capabilities] = capabilities()
     model_types: ClassVar[frozenset[str]] = frozenset({"kosmos-2"})
     default_prompt: ClassVar[str] = "An image of"
@@ -118,6 +142,14 @@ class Git(VisionLanguage):
 
     key: ClassVar[str] = "git"
     label: ClassVar[str] = "GIT, ViT-GPT2"
+    about = About(
+        summary="Short captions. GIT models for questions take the question as prompt; ViT-GPT2 and other pairs of an "
+        "encoder and a decoder take none.",
+        weights="microsoft/git-base-coco, microsoft/git-large-coco, nlpconnect/vit-gpt2-image-captioning, or a folder.",
+        licence="GIT: MIT. ViT-GPT2: Apache-2.0.",
+        memory="0.4 to 1.6 GB in fp32. Estimate.",
+        tested="Tiny random checkpoints of GIT and ViT-GPT2: batches, beginnings. No published weights were at hand.",
+    )
     capabilities: ClassVar[Capabilities] = capabilities(outputs=frozenset({"caption"}))
     model_types: ClassVar[frozenset[str]] = frozenset({"git", "vision-encoder-decoder"})
     captioner: ClassVar[bool] = True

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ..base import AdapterError, AdapterOptions, Capabilities, Problem, Request
+from ..base import About, AdapterError, AdapterOptions, Capabilities, Problem, Request
+from ..folders import Guess, ModelFolder
 from . import processors, source
-from .family import VisionLanguage, capabilities
+from .cold import capabilities
+from .family import VisionLanguage
 from .options import ChatOptions
 
 #: How families are asked whose checkpoints come without a chat template. {image} is the processor's marker.
@@ -24,6 +26,12 @@ WITHOUT_TEMPLATE = {
     "smolvlm": "{bos}{system}User:{image}{prompt}<end_of_utterance>\nAssistant:",
     "phi4_multimodal": "<|user|>{image}{system}{prompt}<|end|><|assistant|>",
 }
+#: Families that were tried here, and their relatives.
+KNOWN = frozenset(WITHOUT_TEMPLATE) | {
+    "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "internvl", "gemma3", "gemma3n",
+    "gemma4", "aya_vision", "glm4v", "glm46v", "llama4", "lfm2_vl", "ovis2", "perception_lm", "molmo2", "fast_vlm",
+    "deepseek_vl",
+}  # fmt: skip
 PLAIN = "{system}{image}\n{prompt}\n"
 #: Families that are trained on short commands instead of questions.
 PROMPTS = {"paligemma": "caption en"}
@@ -36,9 +44,48 @@ class ChatModel(VisionLanguage):
     label: ClassVar[str] = "Vision-language model (transformers)"
     capabilities: ClassVar[Capabilities] = capabilities(system=True, vocabulary=True)
     default_prompt: ClassVar[str] = "Describe this image in one or two sentences."
+    about = About(
+        summary="Any image-text-to-text model that transformers knows: captions, tags in words, answers to a prompt. "
+        "LLaVA 1.5, NeXT and OneVision, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, InternVL, SmolVLM, Idefics, Gemma 3 and 4, "
+        "PaliGemma, Mllama, Pixtral, Mistral 3, Phi-4-multimodal and others.",
+        weights="A hub id (Qwen/Qwen2.5-VL-7B-Instruct), a folder, or a name in IWTAG_MODELS_DIRS, with config.json, "
+        "the .safetensors, the tokenizer's and the processor's files. Extra: pip install 'iwtag[vlm]'.",
+        licence="Each model has its own: Apache-2.0 for many (Qwen2.5-VL 7B, SmolVLM, Pixtral), MIT (Phi-4), Gemma, "
+        "Llama "
+        "and Qwen research licences with conditions. Read the model's page.",
+        memory="Weights: 2 bytes a parameter in bf16 (7 billion: 14 GB), about 1.1 in 8 bit, 0.65 in 4 bit; each "
+        "image of "
+        "a batch adds its tokens' cache, 0.1 to 1 GB. Estimates; check() and a failed load name the model's own.",
+        tested="Tiny random checkpoints of LLaVA (1.5, NeXT, OneVision), Qwen2-VL, Qwen2.5-VL, Qwen3-VL, InternVL, "
+        "SmolVLM, "
+        "Idefics3, Gemma 3 and 4, PaliGemma, Mllama, Pixtral, Mistral 3 and Phi-4-multimodal through loading, "
+        "processor "
+        "and generation on a processor, without the network: a batch answers like one by one, greedy answers equal the "
+        "plain library's. No published weights and no card were at hand: quality, CUDA and bitsandbytes are untested.",
+        notes=(
+            "An empty prompt asks for one or two sentences; PaliGemma is asked 'caption en', as it was trained.",
+            "System words go where the chat template has a place for them, else before the prompt.",
+            "With a temperature, each image, sample and seed draws its own numbers, whatever else is in the batch.",
+            "Without torchvision, or with one that does not fit torch, pictures are prepared with Pillow; Pixtral, "
+            "Mistral 3 and Phi-4-multimodal cannot do without it.",
+        ),
+    )
 
     class Options(ChatOptions):
         """All options of local vision-language models."""
+
+    @classmethod
+    def recognises(cls, folder: ModelFolder) -> Guess | None:
+        kind = folder.model_type
+        if not kind or not folder.has("*.safetensors") or processors.owner_of(kind) != "vlm":
+            return None
+        if kind in KNOWN:
+            return Guess(f"config.json names the model type {kind!r}", 80)
+        sees = "vision_config" in folder.config or folder.has("preprocessor_config.json")
+        speaks = any(name.endswith(("ForConditionalGeneration", "ForCausalLM")) for name in folder.architectures)
+        if sees and speaks:
+            return Guess(f"config.json has a part for pictures and generates text (model type {kind!r})", 40)
+        return None
 
     def wrong_family(self, folder: source.Folder) -> Problem | None:
         found = super().wrong_family(folder)

@@ -15,21 +15,19 @@ from PIL import Image
 
 from .. import preparation
 from ..base import (
-    Adapter,
     AdapterConfig,
     AdapterError,
     AdapterOptions,
-    Capabilities,
     ImageInput,
     ModelUnavailable,
     OutOfMemory,
-    Problem,
     Reply,
     Request,
 )
-from . import batches, generation, memory, processors, runtime, source, words
+from . import batches, forced, generation, memory, processors, runtime, source, words
 from .batches import Answer, Prepared
-from .options import LOAD_OPTIONS, LoadOptions
+from .cold import ColdModel
+from .options import LoadOptions
 
 #: Images in one call where the device's memory does not say: processors gain little from more.
 CPU_BATCH = 4
@@ -39,25 +37,9 @@ LARGEST_BATCH = 64
 _LEARNED: dict[tuple[str, ...], int] = {}
 
 
-def capabilities(**changes: Any) -> Capabilities:
-    """What most families can do, with the changes of one."""
-    usual: dict[str, Any] = {
-        "outputs": frozenset({"caption", "tags"}),
-        "prompt": True,
-        "quantizations": runtime.QUANTIZATIONS,
-        "devices": runtime.DEVICES,
-        "seed": True,
-    }
-    return Capabilities(**{**usual, **changes})
-
-
-class VisionLanguage(Adapter):
+class VisionLanguage(ColdModel):
     """One local model that reads an image and writes text."""
 
-    preparation: ClassVar[str] = "vlm 1: draft 2, white, longest side to max_image_side, bicubic; the model's processor"
-    load_options: ClassVar[frozenset[str]] = LOAD_OPTIONS
-    #: `model_type` of the configurations that this family serves; empty: any that has no family of its own.
-    model_types: ClassVar[frozenset[str]] = frozenset()
     #: Asked when the prompt is empty.
     default_prompt: ClassVar[str] = ""
     #: Rows of unlike length may be padded on the left; else only equal ones share a call.
@@ -69,7 +51,6 @@ class VisionLanguage(Adapter):
 
     def __init__(self, config: AdapterConfig | None = None) -> None:
         super().__init__(config)
-        self._folder: source.Folder | None = None
         self._model: Any = None
         self._torch: Any = None
         self._transformers: Any = None
@@ -79,107 +60,6 @@ class VisionLanguage(Adapter):
         self._estimate: memory.Estimate | None = None
         self._vocabularies = generation.Vocabularies()
         self._of_thread = threading.local()
-
-    # -- cheap --------------------------------------------------------------------------------------------------------
-    @property
-    def load_settings(self) -> LoadOptions:
-        """The adapter's own options. ModelUnavailable when a stored one is not accepted any more."""
-        try:
-            return cast(LoadOptions, self.options())
-        except ValueError as error:
-            raise ModelUnavailable(f"The stored options of this {self.label} are not valid: {error}") from error
-
-    def check(self) -> list[Problem]:
-        found = runtime.missing_packages() + runtime.check_device(self.config.device)
-        found += runtime.check_quantization(self.config.quantization, self.config.device)
-        try:
-            folder = self._find(download=False)
-            if folder is None:
-                found.append(
-                    Problem(
-                        f"{self.config.source} is not on this machine yet.",
-                        f"It is downloaded at its first use. Without a connection: {source.how_to_get(self.config)}",
-                        fatal=False,
-                    )
-                )
-                return found
-            found += self._check_folder(folder)
-        except ModelUnavailable as error:
-            found.append(Problem(error.message, "Correct the adapter's source or options, or put the files there."))
-        return found
-
-    def _check_folder(self, folder: source.Folder) -> list[Problem]:
-        found = []
-        if problem := self.wrong_family(folder):
-            found.append(problem)
-        trusted = self.load_settings.trust_remote_code
-        if folder.remote_code and not trusted and self.needs_remote_code(folder):
-            found.append(
-                Problem(
-                    f"{folder.model or folder.path.name} brings Python of its own and does not work without it.",
-                    "Read that code; if you trust it, pin the revision and tick 'Run code that comes with the model'.",
-                )
-            )
-        if trusted:
-            found.append(
-                Problem(
-                    "Python that comes with the model is run with all rights of iwtag.",
-                    "Pin the revision, and untick it where the model does not need it.",
-                    fatal=False,
-                )
-            )
-        if self.config.device == "cpu" and (free := memory.free_ram()):
-            need = self.estimate(dtype="fp32")
-            if need and need.total() > free:
-                text = f"{need.text()} are needed, {memory.gigabytes(free)} are free."
-                found.append(Problem(f"It may not fit: {text}", runtime.less_memory("cpu"), fatal=False))
-        return found
-
-    def needs_remote_code(self, folder: source.Folder) -> bool:
-        """Is this a model that the library itself does not know? Judged without importing it: by the family's list."""
-        return bool(self.model_types) and str(folder.config.get("model_type")) not in self.model_types
-
-    def wrong_family(self, folder: source.Folder) -> Problem | None:
-        """A problem when the model's configuration belongs to another adapter."""
-        kind = str(folder.config.get("model_type", ""))
-        if not kind:
-            return Problem(f"{folder.path / source.CONFIG} names no model_type.", "Download the model again.")
-        if self.model_types and kind not in self.model_types:
-            owner = processors.owner_of(kind)
-            return Problem(
-                f"This is a {kind!r} model, not one of the family {self.label}.", f"Use the adapter {owner!r}."
-            )
-        return None
-
-    def estimate(self, *, dtype: str = "bf16", batch_tokens: int = 300) -> memory.Estimate | None:
-        """The memory it will need, for forms; None while a hub model is not here. ModelUnavailable (broken files)."""
-        folder = self._find(download=False)
-        if folder is None:
-            return None
-        chosen = self.load_settings.dtype
-        named = dtype if chosen == "auto" else chosen
-        return memory.estimate(folder, dtype=named, quantization=self.config.quantization, new_tokens=batch_tokens)
-
-    def identity(self) -> dict[str, Any]:
-        folder = self._find(download=True)
-        assert folder is not None
-        code = self.load_settings.trust_remote_code
-        model = (
-            {"id": folder.model, "revision": folder.revision}
-            if folder.model
-            else {"files_sha256": source.folder_digest(folder, code=code)}
-        )
-        return {
-            **model,
-            "quantization": self.config.quantization,
-            "chat_template": source.digest(source.chat_template(folder)),
-        }
-
-    def _find(self, *, download: bool) -> source.Folder | None:
-        if self._folder is None:
-            code = bool(self.config.options.get("trust_remote_code"))
-            self._folder = source.find(self.config, download=download, code=code)
-        return self._folder
 
     # -- life ---------------------------------------------------------------------------------------------------------
     def load(self) -> None:
@@ -197,20 +77,7 @@ class VisionLanguage(Adapter):
         name = runtime.dtype_name(torch, dtype)
         estimate = memory.estimate(folder, dtype=name, quantization=self.config.quantization)
         runtime.check_room(folder, estimate, runtime.free_bytes(torch, device), device)
-        settings = runtime.quantization_settings(
-            transformers, self.config.quantization, device, dtype, self.kept_whole(folder)
-        )
-        arguments: dict[str, Any] = {
-            "dtype": dtype,
-            "trust_remote_code": options.trust_remote_code,
-            "local_files_only": True,
-        }
-        if options.attention != "auto":
-            arguments["attn_implementation"] = options.attention
-        if settings is not None:
-            arguments["quantization_config"] = settings
-        if device != "cpu":
-            arguments["device_map"] = {"": device}
+        arguments = self._load_arguments(transformers, folder, device, dtype)
         self._torch, self._transformers, self._estimate = torch, transformers, estimate
         try:
             processor = self.load_processor(transformers, folder, trust=options.trust_remote_code)
@@ -226,6 +93,25 @@ class VisionLanguage(Adapter):
             self.unload()
             raise runtime.load_error(folder, error, estimate, device) from error
         self._model, self._processor, self._device, self._dtype = model, processor, device, dtype
+
+    def _load_arguments(self, transformers: Any, folder: source.Folder, device: str, dtype: Any) -> dict[str, Any]:
+        """What `from_pretrained` is told. ModelUnavailable when the quantisation cannot be had."""
+        options = self.load_settings
+        arguments: dict[str, Any] = {
+            "dtype": dtype,
+            "trust_remote_code": options.trust_remote_code,
+            "local_files_only": True,
+        }
+        settings = runtime.quantization_settings(
+            transformers, self.config.quantization, device, dtype, self.kept_whole(folder)
+        )
+        if settings is not None:
+            arguments["quantization_config"] = settings
+        if options.attention != "auto":
+            arguments["attn_implementation"] = options.attention
+        if device != "cpu":
+            arguments["device_map"] = {"": device}
+        return arguments
 
     def load_processor(self, transformers: Any, folder: source.Folder, *, trust: bool) -> Any:
         return processors.load(transformers, folder, trust=trust)
@@ -337,7 +223,7 @@ class VisionLanguage(Adapter):
         try:
             answers = self.generate(batch, request.options)
             if getattr(request.options, "forced", None):
-                answers = self._with_forced_words(batch, answers, request.options)
+                answers = forced.complete(self, batch, answers, request.options)
         except OutOfMemory:
             _LEARNED[self._memory_key] = max(1, len(batch) // 2)
             raise
@@ -387,38 +273,6 @@ class VisionLanguage(Adapter):
     def vocabulary(self, terms: tuple[str, ...], options: Any, tokenizer: Any, ends: Sequence[int]) -> Any:
         """The terms' trie and its index tensors, made once for each list."""
         return self._vocabularies.get(terms, options, tokenizer, ends)
-
-    def _with_forced_words(self, batch: Sequence[Prepared], answers: list[Answer], options: Any) -> list[Answer]:
-        """Ask again where words are missing: with them in the prompt where the family takes one, else by drawing again.
-        The answer that lacks fewest is kept."""
-        wanted = words.groups(options.forced)
-        lacking = {i: words.missing(words.without_thoughts(a.text), wanted) for i, a in enumerate(answers)}
-        for attempt in range(1, options.forced_retries + 1):
-            again = [i for i, groups in lacking.items() if groups]
-            if not again:
-                break
-            items = [self._asked_again(batch[i], lacking[i], attempt) for i in again]
-            drawn = options
-            if not self.capabilities.prompt and options.temperature == 0:
-                drawn = options.model_copy(update={"temperature": 0.7, "num_beams": 1})
-            for i, answer in zip(again, self.generate(items, drawn, attempt), strict=True):
-                left = words.missing(words.without_thoughts(answer.text), wanted)
-                answer.seconds += answers[i].seconds
-                if len(left) < len(lacking[i]):
-                    answer.flags.add("asked_again")
-                    answers[i], lacking[i] = answer, left
-                else:
-                    answers[i].seconds = answer.seconds
-        for i, groups in lacking.items():
-            if groups:
-                answers[i].flags.add("forced_missing")
-        return answers
-
-    def _asked_again(self, item: Prepared, lacking: Sequence[tuple[str, ...]], attempt: int) -> Prepared:
-        if not self.capabilities.prompt or item.image is None:
-            return item
-        prompt = words.asked_again(item.request.prompt.strip() or self.default_prompt, lacking, attempt)
-        return self.ask(item.image, item, item.request, prompt)
 
     def reply(self, item: Prepared, answer: Answer, options: AdapterOptions) -> Reply:
         """What the engine gets. Thoughts stay in `text`; whoever reads it leaves them out."""

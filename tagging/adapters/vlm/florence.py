@@ -10,10 +10,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ..base import AdapterError, AdapterOptions, Capabilities, Problem, Reply, Request
+from ..base import About, AdapterError, AdapterOptions, Capabilities, Problem, Reply, Request
+from ..folders import Guess, ModelFolder
 from . import source
 from .batches import Answer, Prepared
-from .family import VisionLanguage, capabilities
+from .cold import capabilities
+from .family import VisionLanguage
 from .options import ForcedOptions, LoadOptions, SamplingOptions
 
 #: Tasks of the published models whose answer is places.
@@ -31,6 +33,16 @@ class Florence2(VisionLanguage):
 
     key: ClassVar[str] = "florence2"
     label: ClassVar[str] = "Florence-2"
+    about = About(
+        summary="Captions of three lengths, or the text in the picture, by a task from a list. Region tasks are "
+        "refused.",
+        weights="florence-community/Florence-2-base, -base-ft, -large, -large-ft (the layout of transformers), or a "
+        "folder. The authors' own repositories need their code of 2024 and must be converted.",
+        licence="MIT.",
+        memory="0.23 and 0.77 billion weights: about 1 and 2 GB in fp16. Estimate.",
+        tested="A tiny random checkpoint: tasks, batches, refusals. No published weights were at hand.",
+        notes=("It takes no free prompt: leave it empty, or write a task such as <CAPTION>.",),
+    )
     capabilities: ClassVar[Capabilities] = capabilities(outputs=frozenset({"caption"}), prompt=False)
     model_types: ClassVar[frozenset[str]] = frozenset({"florence2"})
     card_dtype: ClassVar[str] = "fp16"
@@ -99,12 +111,28 @@ class PromptGen(Florence2):
 
     key: ClassVar[str] = "promptgen"
     label: ClassVar[str] = "Florence-2 PromptGen"
+    about = About(
+        summary="Tags, captions, composition or mixtures of them, made for training image generators.",
+        weights="A PromptGen v1.5 or v2 model (MiaoshouAI) converted to the layout of transformers, in a folder.",
+        licence="MIT.",
+        memory="As Florence-2: about 1 and 2 GB in fp16. Estimate.",
+        tested="The tasks on a tiny random Florence-2 checkpoint. No published weights were at hand, and conversion of "
+        "the published repositories was not tried.",
+        notes=("Tags come as text, which the policy's parse step reads.",),
+    )
     capabilities: ClassVar[Capabilities] = capabilities(prompt=False)
     tasks: ClassVar[tuple[str, ...]] = (
         "GENERATE_TAGS", "CAPTION", "DETAILED_CAPTION", "MORE_DETAILED_CAPTION", "ANALYZE", "MIXED_CAPTION",
         "MIXED_CAPTION_PLUS",
     )  # fmt: skip
     tag_tasks: ClassVar[frozenset[str]] = frozenset({"GENERATE_TAGS"})
+
+    @classmethod
+    def recognises(cls, folder: ModelFolder) -> Guess | None:
+        found = super().recognises(folder)
+        if found and "promptgen" in str(folder.path).lower():
+            return Guess("a Florence-2 whose folder is named PromptGen", 92)
+        return None
 
     class Options(ForcedOptions, SamplingOptions, LoadOptions):
         """PromptGen takes a task and no other words."""

@@ -10,11 +10,14 @@ from typing import ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from ..base import Capabilities, Request
+from ..base import About, Capabilities, Request
+from ..folders import Guess, ModelFolder
 from .chat import ChatModel
-from .family import capabilities
+from .cold import capabilities
 from .options import ChatOptions
 
+#: <|reserved_special_token_69|> of Llama 3, which no other LLaVA uses for pictures.
+IMAGE_TOKEN = 128077
 SYSTEM = "You are a helpful image captioner."
 
 Kind = Literal[
@@ -148,6 +151,17 @@ class JoyCaption(ChatModel):
 
     key: ClassVar[str] = "joycaption"
     label: ClassVar[str] = "JoyCaption"
+    about = About(
+        summary="Long or short captions, prompts for image generators, or booru tags; the request is made from type, "
+        "length and extras.",
+        weights="fancyfeast/llama-joycaption-beta-one-hf-llava and alpha-two in that layout, or a folder.",
+        licence="Of the weights: Llama 3.1 community licence (the model is built on it).",
+        memory="8.5 billion weights: about 18 GB in bf16, 7 GB in 4 bit. Estimate.",
+        tested="A tiny random LLaVA with SigLIP and a Llama 3 chat whose template places the picture itself. No "
+        "published "
+        "weights were at hand; the wordings are close to the trained ones, not equal.",
+        notes=("A prompt of one's own takes the place of type and length; extras are added to it.",),
+    )
     capabilities: ClassVar[Capabilities] = capabilities(system=True, vocabulary=True)
     model_types: ClassVar[frozenset[str]] = frozenset({"llava"})
     card_dtype: ClassVar[str] = "bf16"
@@ -179,6 +193,16 @@ class JoyCaption(ChatModel):
             title="Name of the person",
             description="For the extra that calls people by it.",
         )
+
+    @classmethod
+    def recognises(cls, folder: ModelFolder) -> Guess | None:
+        if folder.model_type != "llava" or not folder.has("*.safetensors"):
+            return None
+        if "joycaption" in folder.path.name.lower() or "joycaption" in str(folder.path.parent.parent.name).lower():
+            return Guess("a LLaVA whose folder is named JoyCaption", 92)
+        if folder.config.get("image_token_index") == IMAGE_TOKEN:
+            return Guess("a LLaVA with JoyCaption's marker for pictures", 90)
+        return None
 
     def system(self, request: Request) -> str:
         return request.system.strip() or SYSTEM

@@ -94,15 +94,29 @@ def _number(config: dict[str, Any], default: int, *names: str) -> int:
 
 
 def free_ram() -> int | None:
-    """Bytes of the machine's memory that a process could get now; None where the system does not say."""
+    """Bytes of memory that this process could get now, a container's limit regarded; None where nothing says so."""
+    known = [value for value in (_of_machine(), _of_container()) if value is not None]
+    return min(known, default=None)
+
+
+def _of_machine() -> int | None:
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
         pass
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _of_container() -> int | None:
+    """What is left below the limit of a control group (version 2)."""
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
+            limit = int(file.read())
+        with open("/sys/fs/cgroup/memory.current", encoding="ascii") as file:
+            return max(0, limit - int(file.read()))
+    except (OSError, ValueError):  # "max": no limit
         return None

@@ -13,11 +13,22 @@ from PIL import Image
 from pydantic import Field
 
 from .. import preparation
-from ..base import AdapterError, AdapterOptions, Capabilities, ImageInput, ModelUnavailable, Problem, Reply, Request
+from ..base import (
+    About,
+    AdapterError,
+    AdapterOptions,
+    Capabilities,
+    ImageInput,
+    ModelUnavailable,
+    Problem,
+    Reply,
+    Request,
+)
 from . import runtime, source
 from .batches import Prepared
+from .cold import capabilities
 from .decoding import row_seed
-from .family import VisionLanguage, capabilities
+from .family import VisionLanguage
 from .options import LoadOptions
 
 _MEND = "Read that code; if you trust it, pin the revision (a commit) and tick 'Run code that comes with the model'."
@@ -28,6 +39,19 @@ class Moondream(VisionLanguage):
 
     key: ClassVar[str] = "moondream"
     label: ClassVar[str] = "Moondream (its own code)"
+    about = About(
+        summary="Captions of three lengths and answers to questions by a small model.",
+        weights="vikhyatk/moondream2 at a pinned revision of 2025 with its .py files, or a folder of it.",
+        licence="Apache-2.0 (Moondream 2); Moondream 3 has a licence of its own.",
+        memory="1.9 billion weights: about 5 GB in bf16. Estimate.",
+        tested="Only against a stand-in with the same calls (caption, query): the model's code is not part of "
+        "transformers "
+        "and was not at hand, so that nothing is known of how it runs with this transformers.",
+        notes=(
+            "Its Python runs with all rights of iwtag, and only when that is ticked.",
+            "One picture at a time: its code has no batches. No vocabulary, beams or stop strings.",
+        ),
+    )
     capabilities: ClassVar[Capabilities] = capabilities(quantizations=("none",))
     model_types: ClassVar[frozenset[str]] = frozenset({"moondream1", "moondream2", "moondream3", "moondream"})
 
@@ -59,6 +83,8 @@ class Moondream(VisionLanguage):
             description="With a temperature, the same seed gives the same answer.",
             json_schema_extra={"advanced": True},
         )
+
+    hub_files = (*source.PATTERNS, "*.py")
 
     def needs_remote_code(self, folder: source.Folder) -> bool:
         return True

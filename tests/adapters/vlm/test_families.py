@@ -14,6 +14,7 @@ from tagging.adapters.vlm.florence import REGION_TASKS, Florence2
 from tagging.adapters.vlm.joycaption import EXTRAS, KINDS, JoyCaption, wording
 
 from .conftest import ask, picture
+from .stand_in import write_moondream
 
 FAMILIES = [
     ("florence2", "florence2", ""),
@@ -199,43 +200,10 @@ def test_every_extra_adds_a_sentence_and_a_name_needs_a_name():
 
 # -- Moondream: code that comes with the model -------------------------------------------------------------------------
 
-CODE = """
-import torch
-from transformers import PretrainedConfig, PreTrainedModel
-
-class Config(PretrainedConfig):
-    model_type = "moondream1"
-
-class Model(PreTrainedModel):
-    config_class = Config
-    def __init__(self, config):
-        super().__init__(config)
-        self.weight = torch.nn.Parameter(torch.zeros(2))
-        self.post_init()
-    def caption(self, image, length="normal", settings=None):
-        assert image.mode == "RGB"
-        number = torch.rand(1).item() if settings["temperature"] else 0
-        return {"caption": f" a {length} caption of {image.width}x{image.height} {number:.6f}"}
-    def query(self, image, question, settings=None):
-        if question == "fail":
-            raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
-        return {"answer": question.upper()}
-"""
-
 
 @pytest.fixture(scope="module")
-def moondream(tmp_path_factory):
-    import torch
-    from safetensors.torch import save_file
-
-    folder = tmp_path_factory.mktemp("moon")
-    (folder / "modeling_moon.py").write_text(CODE)
-    config = {"model_type": "moondream1", "architectures": ["Model"],
-              "auto_map": {"AutoConfig": "modeling_moon.Config",
-                           "AutoModelForCausalLM": "modeling_moon.Model"}}  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config))
-    save_file({"weight": torch.zeros(2)}, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
+def moondream(checkpoint, tmp_path_factory):
+    return write_moondream(tmp_path_factory.mktemp("moon"))
 
 
 def test_moondream_runs_its_own_code_only_when_that_is_ticked(moondream):

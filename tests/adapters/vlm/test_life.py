@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from tagging.adapters import registry
 from tagging.adapters.base import AdapterConfig, AdapterError, ImageInput, ModelUnavailable, OutOfMemory, Request
+from tagging.adapters.folders import ModelFolder
 from tagging.adapters.vlm import family, memory, source
 from tagging.adapters.vlm.chat import ChatModel
 
@@ -409,3 +410,40 @@ def test_a_broken_torchvision_is_put_aside(tmp_path):
     root = Path(__file__).resolve().parents[3]
     done = subprocess.run([sys.executable, "-c", BROKEN, str(tmp_path)], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# -- finding models ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("llava", "vlm"), ("qwen2_5_vl", "vlm"), ("gemma4", "vlm"), ("blip2", "blip"), ("florence2", "florence2"),
+        ("kosmos2", "kosmos2"), ("git", "git"), ("vit_gpt2", "git"),
+    ],
+)  # fmt: skip
+def test_a_folder_is_recognised_by_its_family(checkpoint, name, key):
+    assert _best(checkpoint(name)) == key
+
+
+def _best(path: Path) -> str:
+    files = {p.name: p.stat().st_size for p in path.iterdir() if p.is_file()}
+    folder = ModelFolder(path, files)
+    guesses = {key: registry.adapter_class(key).recognises(folder) for key in KEYS}
+    return max((guess.certainty, key) for key, guess in guesses.items() if guess)[1]
+
+
+def test_names_tell_relatives_apart(checkpoint, tmp_path):
+    assert _best(Path(shutil.copytree(checkpoint("florence2"), tmp_path / "PromptGen-v2"))) == "promptgen"
+    assert _best(Path(shutil.copytree(checkpoint("joycaption"), tmp_path / "llama-JoyCaption-beta"))) == "joycaption"
+
+
+def test_a_folder_of_something_else_is_not_taken(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertModel"]}))
+    folder = ModelFolder(tmp_path, {"config.json": 60, "model.safetensors": 10})
+    assert not any(registry.adapter_class(key).recognises(folder) for key in KEYS)
+
+
+def test_the_memory_it_needs_is_told_without_loading(checkpoint, tmp_path):
+    assert build(checkpoint("llava")).memory_needed() > memory.RUNTIME
+    assert build(tmp_path / "nowhere").memory_needed() is None
