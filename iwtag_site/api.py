@@ -22,6 +22,7 @@ ROUTERS = {
     "/images": "tagging.api.images.router",
     "/tags": "tagging.api.tags.router",
     "/adapters": "tagging.api.adapters.router",
+    "/models": "tagging.api.models.router",
     "/presets": "tagging.api.presets.router",
     "/words": "tagging.api.words.words",
     "/prompts": "tagging.api.prompts.router",

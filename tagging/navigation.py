@@ -31,4 +31,5 @@ LIBRARY = (
     link("tagging:wordlists", "Wordlists", "wordlists", "wordlist", "wordlist_new"),
     link("tagging:policies", "Policies", "policies", "policy", "policy_new"),
     link("tagging:labels", "Labels"),
+    link("tagging:models", "Models"),
 )

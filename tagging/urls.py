@@ -101,6 +101,13 @@ urlpatterns: list[URLPattern] = [
     path("words/undo/<int:pk>/", view("words.undo"), name="word_undo"),
     path("labels/", view("labels.labels"), name="labels"),
     path("labels/moves/<int:pk>/back/", view("labels.back"), name="label_back"),
+    # -- models
+    path("models/", view("models.models"), name="models"),
+    path("models/live/", view("models.live"), name="models_live"),
+    path("models/add/", view("models.add"), name="model_add"),
+    path("models/unload/", view("models.unload"), name="model_unload"),
+    path("models/downloads/", view("models.download"), name="model_download"),
+    path("models/downloads/<int:pk>/<slug:verb>/", view("models.act"), name="model_download_act"),
     # -- files
     path("media/thumb/<str:sha256>/<int:side>.webp", view("media.thumb"), name="thumb"),
     path("images/<int:pk>/original", view("media.original"), name="original"),

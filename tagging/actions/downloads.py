@@ -155,3 +155,10 @@ def sweep() -> None:
     for job in ModelDownload.objects.filter(state__in=ModelDownload.OPEN, created_at__lt=fresh).order_by("pk"):
         if not alive(job):
             queue.defer(TASK, job.pk)
+
+
+def forget_download(job: ModelDownload) -> None:
+    """Take a download that is over off the list; its files stay. NotNow while it is open."""
+    gone, _ = ModelDownload.objects.filter(pk=job.pk).exclude(state__in=ModelDownload.OPEN).delete()
+    if not gone:
+        raise NotNow(f"{job} is on its way: cancel it first.")

@@ -11,6 +11,8 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.utils.text import slugify
 
+from ..adapters import registry
+from ..adapters.base import AdapterError, Problem
 from ..models import ModelAdapter, UnloadRequest, Worker
 
 
@@ -75,6 +77,20 @@ def unload(slugs: Iterable[str] | None = None) -> int:
         [UnloadRequest(owner=owner, model_key=key) for owner, key in sorted(chosen)], ignore_conflicts=True
     )
     return len({owner for owner, _ in chosen})
+
+
+def problems(row: ModelAdapter) -> list[Problem]:
+    """What would keep a model from working, found without loading it. Never raises."""
+    try:
+        return list(row.build().check())
+    except registry.UnknownAdapter as e:
+        return [Problem(str(e), "Choose another kind, or install the package that brings it.")]
+    except ImportError as e:
+        return [Problem(f"The code of this kind cannot be loaded: {e}.", "Install what it needs.")]
+    except AdapterError as e:
+        return [Problem(e.message, "See the message.")]
+    except Exception as e:  # third-party adapters: an error in their check is a finding too
+        return [Problem(f"The check itself failed: {type(e).__name__}: {e}", "Report it to whoever wrote the adapter.")]
 
 
 def configure(

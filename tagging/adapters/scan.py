@@ -157,7 +157,8 @@ def _look(folder: ModelFolder, top: Path) -> Iterator[Found]:
         if name.endswith(".gguf"):
             yield Found(_name(path, top), str(path), folder.files[name], note=GGUF)
         else:
-            yield Found(_name(path, top), str(path), folder.files[name], offers_for(alone), _note(alone))
+            offers = offers_for(alone)
+            yield Found(_name(path, top), str(path), folder.files[name], offers, "" if offers else _note(alone))
 
 
 def _name(path: Path, top: Path) -> str:

@@ -13,8 +13,8 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse_lazy
 from django.utils.safestring import SafeString
 
+from ..actions.models import problems
 from ..adapters import registry
-from ..adapters.base import AdapterError, Problem
 from ..models import ModelAdapter
 from .common import Admin, mark, table
 from .option_form import OptionsField, OptionsWidget, class_of, swapped
@@ -147,22 +147,9 @@ class ModelAdapterAdmin(Admin[ModelAdapter]):
             "title": f"Check of {obj.label}",
             "object": obj,
             "opts": self.opts,
-            "problems": _problems(obj),
+            "problems": problems(obj),
         }
         return TemplateResponse(request, "admin/tagging/modeladapter/check.html", context)
-
-
-def _problems(row: ModelAdapter) -> list[Problem]:
-    try:
-        return list(row.build().check())
-    except registry.UnknownAdapter as e:
-        return [Problem(str(e), "Choose another kind, or install the package that brings it.")]
-    except ImportError as e:
-        return [Problem(f"The code of this kind cannot be loaded: {e}.", "Install what it needs.")]
-    except AdapterError as e:
-        return [Problem(e.message, "See the message.")]
-    except Exception as e:  # third-party adapters: an error in their check is a finding too
-        return [Problem(f"The check itself failed: {type(e).__name__}: {e}", "Report it to whoever wrote the adapter.")]
 
 
 def _yes(value: Any) -> str:

@@ -48,3 +48,14 @@ def per_cent(part: int | None, whole: int | None) -> str:
         return ""
     share = (part or 0) / whole
     return f"{min(99, round(100 * share)) if share < 1 else 100}%"
+
+
+@register.filter
+def size(count: float | None) -> str:
+    """Bytes as disks and models' pages count them: 17.5 GB, 380 MB, 12 kB."""
+    if count is None:
+        return "–"
+    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= step:
+            return f"{count / step:.1f} {unit}" if unit == "GB" else f"{count / step:.0f} {unit}"
+    return f"{count:.0f} B"
