@@ -153,7 +153,7 @@ def select(experiment: Experiment, index: Index, query: Query, baseline: int | N
     keep = np.ones(n, bool)
     truth = None
     if {"regressed", "unjudged"} & set(query.filters) or query.sort in ("edits", "unjudged"):
-        truth = _truth(index)
+        truth = truth_of(index)
     for name in query.filters:
         if name == "disagree":
             keep &= partial
@@ -219,20 +219,22 @@ def _doubted(experiment: Experiment, index: Index) -> Flags:
 
 
 @dataclass(slots=True)
-class _Truth:
+class Decisions:
     """Decisions as codes place * width + number, ascending, and which are right; all right ones per image."""
 
     codes: Ints
     right: Flags
     missable: npt.NDArray[np.int64]  # (n,) right tags of each image, whether any recipe said them or not
+    decided: Flags  # (n,) images of which a person has spoken
 
 
-def _truth(index: Index) -> _Truth:
+def truth_of(index: Index) -> Decisions:
     """What people decided on the images, now. Two queries for 500 images."""
     number = {pk: at for at, pk in enumerate(index.tag_ids) if pk is not None}
     codes: list[int] = []
     right: list[bool] = []
     missable = np.zeros(len(index.images), np.int64)
+    decided = np.zeros(len(index.images), bool)
     pks = sorted(index.places)
     width = max(1, len(index.tags))
     for at in range(0, len(pks), _STEP):
@@ -240,14 +242,15 @@ def _truth(index: Index) -> _Truth:
         for image, tag, state in rows.values_list("image_id", "tag_id", "state"):
             positive = state in ImageTag.POSITIVE
             missable[index.places[image]] += positive
+            decided[index.places[image]] = True
             if tag in number:
                 codes.append(index.places[image] * width + number[tag])
                 right.append(positive)
     order = np.argsort(np.array(codes, np.int64), kind="stable")
-    return _Truth(np.array(codes, np.int64)[order], np.array(right, bool)[order], missable)
+    return Decisions(np.array(codes, np.int64)[order], np.array(right, bool)[order], missable, decided)
 
 
-def _said_is(index: Index, image: Ints, tag: Ints, truth: _Truth) -> npt.NDArray[np.int8]:
+def _said_is(index: Index, image: Ints, tag: Ints, truth: Decisions) -> npt.NDArray[np.int8]:
     """1 right, 0 wrong, -1 unjudged."""
     wanted = image * max(1, len(index.tags)) + tag
     found = np.full(len(wanted), -1, np.int8)
@@ -258,7 +261,7 @@ def _said_is(index: Index, image: Ints, tag: Ints, truth: _Truth) -> npt.NDArray
     return found
 
 
-def _unjudged(index: Index, image: Ints, tag: Ints, truth: _Truth, n: int) -> npt.NDArray[np.int64]:
+def _unjudged(index: Index, image: Ints, tag: Ints, truth: Decisions, n: int) -> npt.NDArray[np.int64]:
     width = max(1, len(index.tags))
     codes = np.unique(image * width + tag)
     at, number = codes // width, codes % width
@@ -271,7 +274,7 @@ def _edits(
     tag: Ints,
     row: Ints,
     times: Ints,
-    truth: _Truth,
+    truth: Decisions,
     shown: Sequence[int],
 ) -> npt.NDArray[np.float64]:
     """(rows, images) wrong tags plus missed ones, averaged over samples; 0 where there is no result."""
@@ -287,13 +290,18 @@ def _edits(
     return found
 
 
+def edits_of(index: Index, truth: Decisions, rows: Sequence[int]) -> npt.NDArray[np.float64]:
+    """(rows, images) edits of these places of rows: see `_edits`."""
+    return _edits(index, index.image, index.tag, index.row, index.times, truth, rows)
+
+
 def _regressed(
     index: Index,
     image: Ints,
     tag: Ints,
     row: Ints,
     times: Ints,
-    truth: _Truth,
+    truth: Decisions,
     shown: Sequence[int],
     baseline: int | None,
 ) -> Flags:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, path
 
-from .views import experiments, matrix, rest
+from .views import curves, experiments, matrix, rest
 
 app_name = "judging"
 
@@ -17,6 +17,8 @@ urlpatterns: list[URLPattern] = [
     path("experiments/<int:pk>/status/", experiments.status, name="experiment_status"),
     path("experiments/<int:pk>/leaderboard/", experiments.leaderboard, name="leaderboard"),
     path("experiments/<int:pk>/rest/", rest.rest, name="rest"),
+    path("experiments/<int:pk>/curves/", curves.page, name="curves"),
+    path("experiments/<int:pk>/sides/", curves.sides, name="sides"),
     path("experiments/<int:pk>/matrix/", matrix.matrix, name="matrix"),
     path("experiments/<int:pk>/matrix/rows/", matrix.rows, name="matrix_rows"),
     path("experiments/<int:pk>/matrix/state/", matrix.state, name="matrix_state"),
