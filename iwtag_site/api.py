@@ -34,6 +34,7 @@ ROUTERS = {
     "/runs": "tagging.api.runs.router",
     "/proposals": "tagging.api.proposals.router",
     "/experiments": "judging.api.experiments.router",
+    "/experiments/": "judging.api.best.router",
     "/judges": "judging.api.judges.router",
     "/verdicts": "judging.api.verdicts.router",
     "/collections/{slug}/gate": "judging.api.gates.router",

@@ -6,7 +6,7 @@ follow their sha256, so that the same experiment gives the same draws in another
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +67,35 @@ def load(experiment: Experiment, *, only: Sequence[int] | None = None) -> Sheet:
     denied = _denied(decisions, words)
     said = [_said(found, len(images), words, captions, denied) for found in raw]
     return Sheet(truth, rows, said, images, held_out, words.tag_ids, captions)
+
+
+def load_runs(images: Sequence[int], runs: Mapping[int, int]) -> tuple[Truth, Said]:
+    """What runs (run → sample) said of some images, as one recipe, and what people decided on them."""
+    places = {pk: place for place, pk in enumerate(images)}
+    words = Words()
+    raw = _read(runs, images, places, words)
+    decisions, captions, reviewed = _decisions(images, places, words)
+    words.resolve()
+    truth = _truth(len(images), decisions, reviewed, words)
+    return truth, _said(raw, len(images), words, captions, _denied(decisions, words))
+
+
+def truth_of(images: Sequence[int], words: Iterable[str]) -> tuple[Truth, Words]:
+    """What people decided on these images (places are those of the sequence), in the numbers of `words`."""
+    known = Words()
+    known.add(words)
+    decisions, _, reviewed = _decisions(images, {pk: place for place, pk in enumerate(images)}, known)
+    known.resolve()
+    return _truth(len(images), decisions, reviewed, known), known
+
+
+def said_of(rows: Sequence[tuple[int, list[str], list[float]]], n: int, words: Words) -> Said:
+    """(place, tags in order, their scores) as one recipe with one sample."""
+    raw = _Raw(samples=1)
+    for place, names, scores in rows:
+        raw.words.append((0, place, names, scores))
+        raw.cells[0, place] = {"caption": ""}
+    return _said(raw, n, words, {}, {})
 
 
 def _by_content(experiment: Experiment) -> list[tuple[str, int, int]]:

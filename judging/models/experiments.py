@@ -85,6 +85,7 @@ class Experiment(models.Model):
 
     class Meta:
         ordering = ("-id",)
+        permissions = [("promote_experiment", "Can promote a recipe on the evidence of an experiment")]
         indexes = [models.Index(fields=["state"], name="experiment_open", condition=Q(state="running"))]
 
     def __str__(self) -> str:

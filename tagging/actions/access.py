@@ -57,7 +57,8 @@ def role_permissions() -> dict[str, set[str]]:
     permissions of our apps besides; those are found in the database."""
     viewer = _codes(_SEEN, "view")
     reviewer = viewer | {"tagging.add_tagedit", "tagging.add_tag", "judging.add_vote"}
-    curator = reviewer | _codes(_CURATED, "add", "change", "delete") | {"tagging.change_imageasset"}
+    curator = reviewer | _codes(_CURATED, "add", "change", "delete")
+    curator |= {"tagging.change_imageasset", "judging.promote_experiment"}
     administrator = curator | _codes(("auth.user", "auth.group"), "view", "add", "change", "delete")
     return {"viewer": viewer, "reviewer": reviewer, "curator": curator, "administrator": administrator}
 

@@ -58,9 +58,9 @@ def reject(image: ImageAsset, names: Iterable[str]) -> None:
 
 
 def work(times: int = 200) -> None:
-    """A worker of the queue, until nothing waits."""
+    """A worker of all queues, until nothing waits."""
     for _ in range(times):
-        if not worker.drain("gpu"):
+        if not any(worker.drain(queue) for queue in ("gpu", "io", "iwtag")):
             return
 
 
