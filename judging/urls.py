@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, path
 
+from .judge_urls import urlpatterns as judges
 from .views import curves, experiments, matrix, rest
 
 app_name = "judging"
@@ -24,6 +25,7 @@ urlpatterns: list[URLPattern] = [
     path("experiments/<int:pk>/matrix/state/", matrix.state, name="matrix_state"),
     path("experiments/<int:pk>/matrix/decide/", matrix.decide, name="matrix_decide"),
     path("experiments/<int:pk>/matrix/<int:row>/<int:image>/", matrix.cell, name="matrix_cell"),
+    *judges,
     # last: a verb is any word
     path("experiments/<int:pk>/<slug:verb>/", experiments.act, name="experiment_act"),
 ]

@@ -32,4 +32,5 @@ LIBRARY = (
     link("tagging:policies", "Policies", "policies", "policy", "policy_new"),
     link("tagging:labels", "Labels"),
     link("tagging:models", "Models"),
+    link("judging:judges", "Judges", "judges", "judge", "judge_job", "inbox", "gate"),
 )

@@ -36,6 +36,11 @@ class ExportOptions(BaseModel):
         title="Also what is only proposed",
         description="All images, with proposed tags, captions and ratings beside the reviewed ones.",
     )
+    judged: bool = Field(
+        False,
+        title="Also what a judge accepted",
+        description="Images that a gate settled without a person, with the tags it accepted.",
+    )
     min_score: float = Field(
         0.0,
         ge=0,

@@ -111,9 +111,8 @@ class Source:
         images = selection.images
         if not options.proposed:
             # as an expression, so that no planner takes the review queue's index and sorts all of it for every page
-            images = images.alias(_review=Coalesce(F("review_state"), Value(""))).filter(
-                _review=ImageAsset.Review.REVIEWED
-            )
+            states = [ImageAsset.Review.REVIEWED, *([ImageAsset.Review.AUTO] if options.judged else [])]
+            images = images.alias(_review=Coalesce(F("review_state"), Value(""))).filter(_review__in=states)
         # a filter that starts from another table is walked along that table's index, see tagging.queries.filtered
         self._key = "hit__image_id" if "hit__image_id" in str(images.query.order_by) else "pk"
         self.images: QuerySet[ImageAsset] = images.order_by(self._key)

@@ -31,6 +31,7 @@ from ..judges.statistics import (
     corrected_mean,
     in_holdout,
     kappa_interval,
+    percent,
     wilson,
 )
 from ..models import Calibration, Gate, GateOutcome, JudgedTag, JudgeProfile, JudgeProfileVersion, JudgeVerdict
@@ -134,7 +135,7 @@ def calibrate(version: JudgeProfileVersion) -> Calibration:
         for row in rows:
             row.save()
         if drift.get("below"):
-            why = f"Of the last {drift['audits']} audited images {drift['precision']:.1%} of the tags were right."
+            why = f"Of the last {drift['audits']} audited images {percent(drift['precision'])} of the tags were right."
             Gate.objects.filter(version=version, closed_why="", enabled=True).update(closed_why=why[:300])
     return rows[0]
 
@@ -211,7 +212,7 @@ def _badge(found: _Compared, decoys: Mapping[str, Any], drifted: bool) -> None:
     n = found.confusion.n
     found.badge = badge(found.kappa, n, decoys_accepted=accepted, drifted=drifted)
     if accepted is not None and accepted > 0.5:
-        found.why = f"takes {accepted:.0%} of the tags for true that are not there"
+        found.why = f"takes {percent(accepted)} of the tags for true that are not there"
     elif n < 200:
         found.why = f"{n} decisions to compare with, 200 are needed"
     elif found.kappa is None:
@@ -219,7 +220,7 @@ def _badge(found: _Compared, decoys: Mapping[str, Any], drifted: bool) -> None:
     elif drifted:
         found.why = "the last audits lie below what it promised"
     else:
-        found.why = f"κ {found.kappa.value:.2f} ({found.kappa.low:.2f} to {found.kappa.high:.2f})"
+        found.why = f"agreement κ {found.kappa.value:.2f} ({found.kappa.low:.2f} to {found.kappa.high:.2f})"
 
 
 def _of_kind(version: JudgeProfileVersion, found: _Compared) -> None:

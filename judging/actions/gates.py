@@ -22,6 +22,7 @@ from tagging.models import Collection, ImageAsset, Run, TagCount
 from ..judges import gate as bands
 from ..judges.content import seeded
 from ..judges.gate import Thresholds
+from ..judges.statistics import percent
 from ..models import Gate, GateOutcome, JudgedTag, JudgeJob, JudgeProfile, JudgeVerdict
 from .calibrating import CALIBRATE, badge_of, latest
 from .judge_work import Draft
@@ -82,8 +83,8 @@ def _check_promise(gate: Gate) -> None:
             continue
         low = precision_low(calibration.figures, name, at)
         if low is None or low < gate.target:
-            said = "nothing is known there" if low is None else f"the lower bound of precision is {low:.1%}"
-            errors[f"{name}_at"] = f"At {at:.2f} {said}; the target is {gate.target:.0%}."
+            said = "nothing is known there" if low is None else f"the lower bound of precision is {percent(low)}"
+            errors[f"{name}_at"] = f"At {at:.2f} {said}; the target is {percent(gate.target)}."
         elif name == "accept":
             gate.precision_low = low
     if errors:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -114,7 +114,7 @@ class Promise:
     def text(self) -> str:
         """ "saves 62 % of reviews, lets 3 % of bad tags through (1.9–4.8 %)" """
         if self.bad is None:
-            return f"saves {self.saves:.0%} of reviews".replace("%", " %")
+            return f"saves {100 * self.saves:.0f} % of reviews"
         value, low, high = (f"{100 * v:.1f}".removesuffix(".0") for v in (self.bad.value, self.bad.low, self.bad.high))
         return f"saves {100 * self.saves:.0f} % of reviews, lets {value} % of bad tags through ({low}–{high} %)"
 
@@ -124,6 +124,25 @@ def promise(images: Mapping[int, Sequence[float]], judged: Iterable[Judged], thr
     settled = sum(1 for values in images.values() if band_of_image(values, thresholds) != "review")
     kept = [row.right for row in judged if thresholds.band(row.p_ok) == "accept"]
     return Promise(len(images), settled, wilson(len(kept) - sum(kept), len(kept)))
+
+
+def told(figures: Mapping[str, Any], thresholds: Thresholds) -> Promise | None:
+    """The promise of thresholds from stored figures of a calibration ("curve", "settled"); None without any. A
+    threshold is taken to its hundredth."""
+    settled = figures.get("settled") or {}
+    if not settled.get("images"):
+        return None
+    row = None if thresholds.accept is None else _nearest(STEPS, thresholds.accept)
+    column = 0 if thresholds.reject is None else 1 + _nearest(REJECT_STEPS, thresholds.reject)
+    if row is None:  # nothing is accepted: only images of which every tag is rejected are settled
+        return Promise(settled["images"], 0, None)
+    triple = figures["curve"]["accept"][row][2]
+    bad = Interval(1 - triple[0], 1 - triple[2], 1 - triple[1]) if triple else None
+    return Promise(settled["images"], settled["counts"][row][column], bad)
+
+
+def _nearest(steps: Sequence[float], value: float) -> int:
+    return min(range(len(steps)), key=lambda i: abs(steps[i] - value))
 
 
 def band_of_image(p_ok: Sequence[float], thresholds: Thresholds) -> Band:

@@ -13,6 +13,7 @@ from tagging.policy.text import tag_key
 from .content import as_json, check_tag, check_text
 from .replies import Answer, read
 from .spec import PairwiseSpec
+from .statistics import percent
 
 Seat = Literal["first", "second", "tie"]
 Outcome = Literal["a", "b", "tie"]
@@ -147,8 +148,10 @@ def from_counts(pairs: int, flips: int, first: int, decisive: int, spec: Pairwis
         return Steadiness(pairs, rate, share, None, f"only {pairs} pairs so far, {spec.min_pairs} are needed")
     reasons = []
     if rate > spec.max_flip_rate:
-        reasons.append(f"flips on {rate:.0%} of the pairs, more than {spec.max_flip_rate:.0%}")
+        reasons.append(f"flips on {percent(rate)} of the pairs, more than {percent(spec.max_flip_rate)}")
     if share is not None and max(share, 1 - share) > spec.max_seat_share:
         seat = "first" if share > 0.5 else "second"
-        reasons.append(f"names the {seat} seat in {max(share, 1 - share):.0%}, more than {spec.max_seat_share:.0%}")
+        reasons.append(
+            f"names the {seat} seat in {percent(max(share, 1 - share))}, more than {percent(spec.max_seat_share)}"
+        )
     return Steadiness(pairs, rate, share, not reasons, "; ".join(reasons) or "steady")

@@ -19,6 +19,12 @@ DRAWS = 2000
 TRUSTED_KAPPA, TRUSTED_LOWER, ADVISORY_KAPPA, FEWEST_DECISIONS = 0.60, 0.50, 0.40, 200
 
 
+def percent(value: float) -> str:
+    """0.35 → "35 %"; a tenth is shown only where it matters ("3.4 %")."""
+    text = f"{100 * value:.1f}" if value < 0.1 else f"{100 * value:.0f}"
+    return f"{text.removesuffix('.0')} %"
+
+
 @dataclass(frozen=True, slots=True)
 class Interval:
     value: float

@@ -48,6 +48,15 @@ class Shelf:
     def reviewed(self) -> int:
         return self.counts[ImageAsset.Review.REVIEWED]
 
+    @property
+    def judged(self) -> int:
+        return self.counts[ImageAsset.Review.AUTO]
+
+    @property
+    def settled(self) -> int:
+        """By a person or by a judge."""
+        return self.reviewed + self.judged
+
 
 @dataclass
 class Station:

@@ -17,10 +17,15 @@ class ReviewProgress:
     reviewed: int
     skipped: int
     unreviewed: int
+    judged: int = 0  # accepted by a judge, without a person
 
     @property
     def total(self) -> int:
-        return self.reviewed + self.skipped + self.unreviewed
+        return self.reviewed + self.skipped + self.unreviewed + self.judged
+
+    @property
+    def settled(self) -> int:
+        return self.reviewed + self.judged
 
 
 def _key(collection_id: int) -> str:
@@ -34,7 +39,8 @@ def progress_of(collection: Collection) -> ReviewProgress:
         counts = queries.review_counts(collection)
         cache.set(_key(collection.pk), counts, KEEP_SECONDS)
     states = ImageAsset.Review
-    return ReviewProgress(counts[states.REVIEWED], counts[states.SKIPPED], counts[states.UNREVIEWED])
+    numbers = (counts[s] for s in (states.REVIEWED, states.SKIPPED, states.UNREVIEWED, states.AUTO))
+    return ReviewProgress(*numbers)
 
 
 def moved(collection_id: int, before: str, after: str) -> None:
