@@ -82,6 +82,13 @@ def sweep_downloads() -> None:
     sweep()
 
 
+def list_models(adapter_id: int) -> None:
+    """What the server behind an adapter has. A lost ring is asked for again by whoever waits."""
+    from .actions.listings import fetch_models
+
+    fetch_models(adapter_id)
+
+
 def watch(watch_id: int, force: bool = False) -> None:
     """What is due on a watched collection, now."""
     from .actions.watch import tick

@@ -393,6 +393,8 @@ class Adapter(ABC):
     preparation: ClassVar[str] = ""
     #: Answers many images at once, in whatever order they come: the engine then asks `infer_stream`, with no batches.
     streams: ClassVar[bool] = False
+    #: Its source is a server that can say which models it has.
+    lists_models: ClassVar[bool] = False
     #: Names of the options that `load` depends on: a model loaded with others is another resident.
     load_options: ClassVar[frozenset[str]] = frozenset()
 
@@ -444,6 +446,11 @@ class Adapter(ABC):
     def options(self, given: dict[str, Any] | None = None) -> AdapterOptions:
         """The effective options: this adapter's configured ones, overridden by `given`. pydantic.ValidationError."""
         return self.Options.model_validate({**self.config.options, **(given or {})})
+
+    def models(self) -> list[dict[str, Any]]:
+        """What the server behind it has: {"id", "sees", "note"} each (`lists_models`). Calls it over the network, for
+        a few seconds at most: in a worker only. AdapterError."""
+        raise NotImplementedError(f"{type(self).__name__} has no server")
 
     # -- life -------------------------------------------------------------------------------------------------------
     @abstractmethod

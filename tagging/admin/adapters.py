@@ -6,16 +6,17 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from django import forms
-from django.contrib import admin
-from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, QueryDict
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse_lazy
+from django.urls import URLPattern, path, reverse, reverse_lazy
 from django.utils.safestring import SafeString
 
+from ..actions.listings import ask_for_models, choose_model
 from ..actions.models import problems
 from ..adapters import registry
-from ..models import ModelAdapter
+from ..models import ModelAdapter, ModelListing
 from .common import Admin, mark, table
 from .option_form import OptionsField, OptionsWidget, class_of, swapped
 
@@ -43,6 +44,7 @@ class ModelAdapterForm(forms.ModelForm):
             "slug", "label", "kind", "source", "revision", "device", "quantization", "options", "enabled", "note",
         )  # fmt: skip
         widgets = {
+            "source": forms.TextInput(attrs={"list": "sources", "class": "vTextField"}),
             "device": forms.TextInput(attrs={"list": "devices", "class": "vTextField"}),
             "quantization": forms.TextInput(attrs={"list": "quantizations", "class": "vTextField"}),
         }
@@ -125,6 +127,7 @@ class ModelAdapterAdmin(Admin[ModelAdapter]):
         wrap = self.admin_site.admin_view
         return [
             path("options/", wrap(self.options_view), name="tagging_modeladapter_options"),
+            path("<path:object_id>/models/", wrap(self.models_view), name="tagging_modeladapter_models"),
             path("<path:object_id>/check/", wrap(self.check_view), name="tagging_modeladapter_check"),
             *super().get_urls(),
         ]
@@ -134,6 +137,34 @@ class ModelAdapterAdmin(Admin[ModelAdapter]):
         if not (self.has_add_permission(request) or self.has_change_permission(request)):
             raise PermissionDenied
         return HttpResponse(swapped(request.GET))
+
+    def models_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """What the server behind an endpoint has: asked for here, fetched by a worker, polled until it is there."""
+        obj = self.get_object(request, object_id)
+        if obj is None or not (obj.kind and getattr(class_of(obj.kind), "lists_models", False)):
+            raise Http404("There is no such endpoint.")
+        if not self.has_change_permission(request, obj):
+            raise PermissionDenied
+        if request.method == "POST":
+            try:
+                if name := request.POST.get("model", ""):
+                    choose_model(obj, name)
+                    self.message_user(request, f"{obj.label} uses {name} from now on.")
+                    return HttpResponseRedirect(reverse("admin:tagging_modeladapter_change", args=[obj.pk]))
+                ask_for_models(obj)
+            except ValidationError as e:
+                self.message_user(request, " ".join(e.messages), messages.ERROR)
+            return HttpResponseRedirect(request.path)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Models of {obj.label}",
+            "object": obj,
+            "opts": self.opts,
+            "listing": ModelListing.objects.filter(adapter=obj).first(),
+            "chosen": obj.options.get("model", ""),
+        }
+        piece = "#listing" if request.headers.get("HX-Request") else ""
+        return TemplateResponse(request, f"admin/tagging/modeladapter/models.html{piece}", context)
 
     def check_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """What would keep the model from working, found without loading it."""

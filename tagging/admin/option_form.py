@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 
 from ..adapters import registry
 from ..adapters.base import Adapter
+from ..adapters.endpoint.servers import SERVERS
 from ..forms import SchemaForm
 from ..models import OptionPreset
 
@@ -37,6 +38,7 @@ def draw(kind: str, form: SchemaForm | None, text: str = "", errors: Any = ()) -
         "form": form,
         "text": text,
         "errors": errors,
+        "servers": SERVERS if getattr(code, "lists_models", False) else (),
         "devices": code.capabilities.devices if code else (),
         "quantizations": code.capabilities.quantizations if code else (),
         "presets": OptionPreset.objects.filter(kind=kind).order_by("name", "pk") if code else (),

@@ -10,8 +10,9 @@ from django.http import HttpRequest
 from ninja import Schema, Status
 from pydantic import Field
 
+from ..actions.listings import ask_for_models
 from ..adapters import registry
-from ..models import ModelAdapter
+from ..models import ModelAdapter, ModelListing
 from .auth import allow
 from .router import Router
 
@@ -50,6 +51,20 @@ class AdapterOut(Schema):
     capabilities: dict[str, Any] | None
     options_schema: dict[str, Any] | None
     problems: list[ProblemOut] = Field(description="Empty: ready, as far as can be told without loading it.")
+
+
+class ServedModel(Schema):
+    id: str
+    sees: bool = Field(description="Takes pictures: the server's word, or a guess from the name.")
+    note: str
+
+
+class ListingOut(Schema):
+    state: str = Field(description="asked, there or failed.")
+    error: str
+    models: list[ServedModel] = Field(description="Of the last answer; those that see pictures first.")
+    asked_at: datetime
+    answered_at: datetime | None
 
 
 class AdapterIn(Schema):
@@ -156,6 +171,40 @@ def update_adapter(request: HttpRequest, slug: str, payload: AdapterChange) -> o
     row.full_clean()
     row.save(update_fields=list(changes) or None)
     return _shown(row)
+
+
+@router.get("/{slug}/models", response=ListingOut, summary="Models of a server", operation_id="get_adapter_models")
+def get_adapter_models(request: HttpRequest, slug: str) -> object:
+    """What the server behind an endpoint said it has, when it was last asked. Needs the role curator."""
+    allow(request, "curate", "read")
+    row = _adapter(slug)
+    found = ModelListing.objects.filter(adapter=row).first()
+    if found is None:
+        raise ModelListing.DoesNotExist(f"The server of {slug!r} was not asked yet: POST here.")
+    return _listing(found)
+
+
+@router.post(
+    "/{slug}/models",
+    response={202: ListingOut},
+    summary="Ask a server for its models",
+    operation_id="ask_adapter_models",
+)
+def ask_adapter_models(request: HttpRequest, slug: str) -> object:
+    """A worker asks, for five seconds at most; look with GET. Needs the role administrator."""
+    allow(request, "administer", "write")
+    return Status(202, _listing(ask_for_models(_adapter(slug))))
+
+
+def _listing(row: ModelListing) -> dict[str, Any]:
+    lost = "No worker took it up: are they running?" if row.lost else ""
+    return {
+        "state": row.state,
+        "error": row.error or lost,
+        "models": row.found,
+        "asked_at": row.asked_at,
+        "answered_at": row.answered_at,
+    }
 
 
 def _check(row: ModelAdapter) -> None:

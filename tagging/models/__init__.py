@@ -7,6 +7,7 @@ from .adapters import ModelAdapter
 from .collections import Collection, ImageAsset, IngestJob
 from .downloads import ModelDownload
 from .labels import Label, LabelEvent
+from .listings import ModelListing
 from .presets import OptionPreset
 from .recipes import Channel, Policy, PolicyVersion, Recipe
 from .recompute import ProposalRevision, RecomputeJob
@@ -28,6 +29,7 @@ __all__ = [
     "LabelEvent",
     "ModelAdapter",
     "ModelDownload",
+    "ModelListing",
     "OptionPreset",
     "Policy",
     "PolicyVersion",

@@ -48,6 +48,14 @@ class ModelAdapter(models.Model):
         """The code behind this row. registry.UnknownAdapter when the package that brought it is gone."""
         return registry.adapter_class(self.kind)
 
+    @property
+    def lists_models(self) -> bool:
+        """Its source is a server that can say which models it has."""
+        try:
+            return self.adapter_class.lists_models
+        except (LookupError, ImportError, TypeError):
+            return False
+
     def config(self) -> AdapterConfig:
         return AdapterConfig(
             source=self.source,

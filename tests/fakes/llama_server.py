@@ -17,7 +17,7 @@ import xllamacpp
 p = xllamacpp.CommonParams()
 p.model.path = sys.argv[1]
 p.n_ctx, p.n_parallel, p.n_gpu_layers = 4096, 2, 0
-p.cpuparams.n_threads = p.cpuparams_batch.n_threads = 2
+p.cpuparams.n_threads = p.cpuparams_batch.n_threads = 1  # threads that wait for each other starve on busy cores
 p.hostnames, p.port = ["127.0.0.1"], 0
 server = xllamacpp.Server(p)
 print(server.listening_address, flush=True)

@@ -62,6 +62,7 @@ class Endpoint(Adapter):
     )
     preparation: ClassVar[str] = "endpoint 1: draft 2, sRGB, white, Lanczos"
     streams: ClassVar[bool] = True
+    lists_models: ClassVar[bool] = True
     load_options = frozenset(
         {"model", "api_key_env", "concurrency", "requests_per_minute", "tokens_per_minute", "retries", "patience"}
         | {"connect_timeout", "read_timeout", "total_timeout"}
@@ -111,6 +112,11 @@ class Endpoint(Adapter):
         if not own.model:
             raise ModelUnavailable("No model is named: give its name in the adapter's options.")
         return {"api": "chat completions", "model": own.model, "revision": self.config.revision}
+
+    def models(self) -> list[dict[str, Any]]:
+        from .listing import models
+
+        return models(self.config)
 
     # -- life -------------------------------------------------------------------------------------------------------
     def load(self) -> None:
