@@ -8,6 +8,8 @@ threshold, Zipf-distributed. Each variant runs in a process of its own, on SQLit
     new       every image is inferred, stored and shown for review
     hidden    the same, not shown: no rows per tag
     again     shown again by another policy; predictions come from the cache and the tags in force are replaced
+    same      the very same run a second time: no model is asked
+    channels  two channels and their union, a second time under another rule: no model is asked
     memory    `new` over four times as many images: peak memory is to be about the same
 
 CPU is that of the whole process, database client included (SQLite's work is in it, PostgreSQL's server is not).
@@ -53,6 +55,7 @@ def free_adapter() -> Any:
 
         class Options(AdapterOptions):
             threshold: float = 0.35
+            variant: str = ""
 
         answers: list[Any] = []
         asked = 0
@@ -107,7 +110,7 @@ def measure(variant: str, images: int) -> dict[str, float]:
     from tagging.adapters import registry
     from tagging.engine import worker
     from tagging.management.commands.qworker import keep_memory_flat
-    from tagging.models import Collection, ImageAsset, ImageTag, ModelAdapter, Policy, PolicyVersion, Proposal
+    from tagging.models import Chunk, Collection, ImageAsset, ImageTag, ModelAdapter, Policy, PolicyVersion, Proposal
 
     sys.modules["iwtag_bench_free"] = sys.modules[__name__]
     globals()["Free"] = free_adapter()
@@ -123,11 +126,18 @@ def measure(variant: str, images: int) -> dict[str, float]:
     peaks: list[float] = []
     adapter = ModelAdapter.objects.create(slug="free", kind="free", label="Free")
 
-    def work(policy: PolicyVersion | None, shown: bool) -> tuple[float, float]:
-        run = start_run(get_recipe([ChannelSpec(adapter)], policy_version=policy), collection=collection, shown=shown)
+    def recipe(policy: PolicyVersion | None, rule: str) -> Any:
+        channels = [ChannelSpec(adapter)]
+        if rule:
+            channels.append(ChannelSpec(adapter, options={"variant": "b"}))
+        return get_recipe(channels, policy_version=policy, combine={"rule": rule} if rule else None)
+
+    def work(policy: PolicyVersion | None, shown: bool, rule: str = "") -> tuple[float, float]:
+        run = start_run(recipe(policy, rule), collection=collection, shown=shown)
         wall, cpu = time.perf_counter(), time.process_time()
-        while worker.drain("gpu"):
-            pass
+        while Chunk.objects.filter(run=run).exclude(state=Chunk.State.DONE).exists():
+            for queue in ("gpu", "iwtag"):
+                worker.drain(queue)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         run.refresh_from_db()
@@ -135,14 +145,20 @@ def measure(variant: str, images: int) -> dict[str, float]:
         assert Proposal.objects.filter(run=run, state="ok").count() == images
         return wall, cpu
 
-    wall, cpu = work(None, variant != "hidden")
+    wall, cpu = work(None, variant != "hidden", "union" if variant == "channels" else "")
+    asked = globals()["Free"].asked
+    if variant == "channels":
+        wall, cpu = work(None, True, "weighted")
+    if variant == "same":
+        wall, cpu = work(None, True)
+    assert variant not in ("same", "channels") or globals()["Free"].asked == asked, "a model was asked again"
     if variant == "again":
         spec = {"max_tags": 25}
         other = Policy.objects.create(slug="other", name="Other")
         version = PolicyVersion.objects.create(policy=other, number=1, spec=spec, digest=digest([spec, []]))
         wall, cpu = work(version, True)
     expected = 0 if variant == "hidden" else images * (25 if variant == "again" else KEPT)
-    assert ImageTag.objects.count() == expected, ImageTag.objects.count()
+    assert variant == "channels" or ImageTag.objects.count() == expected, ImageTag.objects.count()
     return {"cpu": cpu / images * 1000, "wall": wall / images * 1000, "peak": peaks[-1], "images": images}
 
 
@@ -182,7 +198,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What the engine costs per image.")
     parser.add_argument("--images", type=int, default=8000, help="in thousands (%(default)s)")
     parser.add_argument("--postgres", default="", help="address of a server where databases may be made")
-    parser.add_argument("--measure", choices=("new", "hidden", "again"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=("new", "hidden", "again", "same", "channels"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     images = max(1000, given.images // 1000 * 1000)
     if given.measure:
@@ -193,7 +209,7 @@ def main() -> None:
     for database, address in (("SQLite", ""), ("PostgreSQL", given.postgres)):
         if database == "PostgreSQL" and not address:
             continue
-        for variant in ("new", "hidden", "again", "memory"):
+        for variant in ("new", "hidden", "again", "same", "channels", "memory"):
             n = 4 * images if variant == "memory" else images
             found = isolated("new" if variant == "memory" else variant, n, address)
             print(

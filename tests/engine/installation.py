@@ -50,6 +50,36 @@ print(start_run(get_recipe([ChannelSpec(adapter)]), images=collection.images.ord
 """
 
 
+SEED_CHANNELS = """
+import json, sys
+import django
+django.setup()
+from prompts.models import Prompt, PromptVersion
+from tagging.actions.recipes import ChannelSpec, get_recipe
+from tagging.actions.runs import start_run
+from tagging.models import Collection, ImageAsset, ModelAdapter
+n, channels, combine = int(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
+collection, made = Collection.objects.get_or_create(name="C", slug="c", root="/nowhere")
+have = collection.images.count()
+ImageAsset.objects.bulk_create(
+    ImageAsset(collection=collection, path=f"{i:05}.jpg", sha256=f"{i:064x}", width=1, height=1) for i in range(have, n)
+)
+prompt, _ = Prompt.objects.get_or_create(slug="p", defaults={"name": "p"})
+
+def spec(name, kind, options, template):
+    adapter, _ = ModelAdapter.objects.get_or_create(slug=name, defaults={"kind": kind, "label": name})
+    version = None
+    if template:
+        version = PromptVersion.objects.filter(prompt=prompt, template=template).first()
+        version = version or PromptVersion.objects.create(prompt=prompt, template=template, message="x")
+    return ChannelSpec(adapter, version, options, name=name)
+
+merge = spec(*channels.pop()) if combine["rule"] == "llm_merge" else None
+recipe = get_recipe([spec(*c) for c in channels], combine=combine, merge=merge)
+print(start_run(recipe, images=collection.images.order_by("pk")[:n], collection=collection).pk)
+"""
+
+
 def until(check: Callable[[], Found], what: str, seconds: float = PATIENCE) -> Found:
     """Poll until `check` gives something true."""
     end = time.monotonic() + seconds
@@ -155,6 +185,12 @@ class Installation:
         """Start a run of the fake model over the first `n` images, made when missing; its number."""
         given = {"log": str(self.calls), **options}
         return int(self.python("-c", SEED, str(n), json.dumps(given), json.dumps({"shown": shown})))
+
+    def run_channels(self, n: int, channels: list[tuple[str, str, dict[str, Any], str]], rule: dict[str, Any]) -> int:
+        """Start a run of several fake models (name, kind, options, prompt) over the first `n` images; its number. Of
+        the rule llm_merge the last one merges."""
+        given = [[name, kind, {"log": str(self.calls), **options}, text] for name, kind, options, text in channels]
+        return int(self.python("-c", SEED_CHANNELS, str(n), json.dumps(given), json.dumps(rule)))
 
     def start(self, *args: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start a command as a supervisor would: in a session of its own, writing to the log. It dies with this one."""
