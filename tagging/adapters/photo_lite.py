@@ -161,7 +161,7 @@ class PhotoLite(Adapter):
 
     @property
     def provider(self) -> str:
-        return self._model.provider if self._model else ""
+        return self._model.told_provider if self._model else ""
 
     @property
     def batch_size(self) -> int:
