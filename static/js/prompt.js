@@ -121,6 +121,11 @@ if (address) {
     clearTimeout(timer);
     timer = setTimeout(saveDraft, 900);
   });
+  // what was typed before this script was there, or what the browser filled in again
+  if (PARTS.some((part) => form.elements[part].value !== form.elements[part].defaultValue)) {
+    dirty = true;
+    timer = setTimeout(saveDraft, 300);
+  }
   form.addEventListener("submit", () => { dirty = false; clearTimeout(timer); });
   window.addEventListener("pagehide", () => {
     if (dirty && !stopped) navigator.sendBeacon(address, payload());

@@ -18,6 +18,7 @@ from prompts.models import Prompt, PromptDraft, PromptVersion, Wordlist
 from tagging.actions import recompute
 from tagging.actions.labels import move_label
 from tagging.actions.recipes import ChannelSpec, get_recipe
+from tagging.engine import work as engine_work
 from tagging.engine import worker
 from tagging.models import ModelAdapter, Policy, RecomputeJob, Run
 
@@ -191,7 +192,7 @@ def test_a_preview_is_rendered_for_a_real_image_with_its_mistakes(client, run):
 
 
 def test_a_text_that_is_not_saved_is_tried_and_shown(client, run, talker, monkeypatch):
-    monkeypatch.setattr(worker, "FLUSH", 0.0)
+    monkeypatch.setattr(engine_work, "FLUSH", 0.0)
     prompts.create_prompt(slug="tags")
     images = [p.image_id for p in run.proposals.all()[:2]]
     answer = client.post(
