@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
@@ -13,7 +14,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 
 from ..actions import labels as actions
 from ..actions.access import may
-from ..models import Collection, Label, LabelEvent, ModelAdapter, Recipe
+from ..models import Channel, Collection, Label, LabelEvent, ModelAdapter, Recipe
 from .guard import REFUSALS, Request, needs
 
 SHOWN = 200  # labels on the page
@@ -51,16 +52,58 @@ def labels(request: Request) -> HttpResponse:
     return render(request, "tagging/labels.html", context, status=422 if errors else 200)
 
 
-def _rows() -> list[tuple[Label, list[tuple[LabelEvent, list[tuple[str, str]]]]]]:
-    """Labels with their latest moves, and what was known at each as words. Two queries."""
-    found = list(Label.objects.select_related("recipe", "adapter", "collection")[:SHOWN])
-    moves: dict[int, list[tuple[LabelEvent, list[tuple[str, str]]]]] = {label.pk: [] for label in found}
+@dataclass
+class Move:
+    """One move with what was known of the recipe then, as words, and what the recipe is made of."""
+
+    event: LabelEvent
+    known: list[tuple[str, str]]
+    parts: list[str]
+
+
+@dataclass
+class Row:
+    """A label with its latest moves, newest first."""
+
+    label: Label
+    moves: list[Move]
+    channels: list[Channel]
+
+    @property
+    def curve(self) -> dict[str, Any] | None:
+        """Precision over the moves, oldest first, as points of a drawing of 120 × 32; None for fewer than two."""
+        known = [m.event.metrics.get("precision") for m in reversed(self.moves)]
+        values = [v[0] for v in known if isinstance(v, list) and v]
+        if len(values) < 2:
+            return None
+        step = 112 / (len(values) - 1)
+        dots = [(round(4 + i * step, 1), round(28 - 24 * v, 1)) for i, v in enumerate(values)]
+        line = " ".join(f"{x},{y}" for x, y in dots)
+        return {"dots": dots, "line": line, "first": f"{values[0]:.2f}", "last": f"{values[-1]:.2f}"}
+
+
+def _rows() -> list[Row]:
+    """Labels with their latest moves and what they point to. A handful of queries, however many labels there are."""
+    found = list(Label.objects.select_related("recipe__policy_version__policy", "adapter", "collection")[:SHOWN])
     nth = Window(RowNumber(), partition_by="label_id", order_by="-id")
     events = LabelEvent.objects.filter(label__in=found).annotate(nth=nth).filter(nth__lte=MOVES)
-    for event in events.select_related("to_recipe", "by").order_by("-id"):
-        known = [(str(name), _words(value)) for name, value in event.metrics.items()]
-        moves[event.label_id].append((event, known))
-    return [(label, moves[label.pk]) for label in found]
+    of_label: dict[int, list[LabelEvent]] = {label.pk: [] for label in found}
+    for event in events.select_related("to_recipe__policy_version__policy", "by").order_by("-id"):
+        of_label[event.label_id].append(event)
+    recipes = {event.to_recipe_id for rows in of_label.values() for event in rows} | {la.recipe_id for la in found}
+    channels: dict[int, list[Channel]] = {pk: [] for pk in recipes}
+    parts = Channel.objects.filter(recipe__in=recipes).select_related("adapter", "prompt_version__prompt")
+    for channel in parts.order_by("recipe", "position"):
+        channels[channel.recipe_id].append(channel)
+    return [
+        Row(label, [_move_of(e, channels[e.to_recipe_id]) for e in of_label[label.pk]], channels[label.recipe_id])
+        for label in found
+    ]
+
+
+def _move_of(event: LabelEvent, channels: list[Channel]) -> Move:
+    known = [(str(name), _words(value)) for name, value in event.metrics.items()]
+    return Move(event, known, [*(str(channel) for channel in channels), str(event.to_recipe.policy_version)])
 
 
 def _words(value: Any) -> str:
