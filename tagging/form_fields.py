@@ -132,8 +132,8 @@ class SchemaField:
     @property
     def slider(self) -> bool:
         """A slider makes sense beside the number: both ends are known, a step of it can be hit (a whole number up to a
-        few hundred steps, or a fraction of a short range), and empty is no value of its own."""
-        if not self.bounded or self.optional or self.schema.get("slider") is False:
+        few hundred steps, or a fraction of a short range), and it does not start empty."""
+        if not self.bounded or (self.optional and self.initial is None) or self.schema.get("slider") is False:
             return False
         span = self.maximum - self.minimum
         return bool(span <= 10 if self.kind == "number" else span <= 512)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from tagging import queue
@@ -271,3 +273,29 @@ def test_the_api_of_models(cache, folders, rung):
     wanted = {"source": "owner/new", "kind": "wd"}
     assert curator.post("/api/models/downloads", wanted, content_type="application/json").status_code == 403
     assert keyed(person("v", "viewer"), ("read",)).get("/api/models/found").status_code == 403
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+def said(*args: str) -> str:
+    out = StringIO()
+    call_command("models", *args, stdout=out)
+    return out.getvalue()
+
+
+def test_the_command_lists_what_is_configured_loaded_and_on_disk(cache, folders):
+    photo_lite()
+    worker(LITE)
+    text = said()
+    assert re.search(r"photo-lite +photo-lite +ready, loaded on cpu", text)
+    assert "looks like vlm: config.json says Qwen2_5_VLForConditionalGeneration" in text
+    assert f"owner/wd                                     327 B {COMMIT[:8]} (main)" in text
+    assert "not complete" in text
+    listing = json.loads(said("--json"))
+    assert listing["loaded"] == [{"slug": "photo-lite", "place": "cpu", "host": "host", "in_use": False}]
+    assert {f["name"] for f in listing["found"]} >= {"wd-x", "tiny.gguf"}
+    assert said("--unload", "photo-lite") == "Asked 1 worker to unload photo-lite.\n"
+    Worker.objects.all().delete()
+    assert said("--unload", "photo-lite") == "photo-lite is loaded nowhere.\n"
+    assert said("--unload", "all") == "Nothing is loaded.\n"
+    with pytest.raises(CommandError, match="no model 'gone'"):
+        said("--unload", "gone")
