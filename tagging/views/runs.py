@@ -186,6 +186,8 @@ def verbs(found: Run, at: Progress | None) -> list[Verb]:
         case Run.State.RUNNING:
             return [Verb("pause", "Pause"), cancel]
         case Run.State.PAUSED:
+            if found.error:  # its budget is spent: that is raised first, beside what says so
+                return [cancel]
             return [Verb("resume", "Resume", "btn-primary"), cancel]
         case Run.State.FAILED:
             return [Verb("retry", "Try again", "btn-primary")]

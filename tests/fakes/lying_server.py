@@ -184,6 +184,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self, body: dict[str, Any]) -> None:
         owner = self.server.owner
+        if self.server.stopping.is_set():  # a connection that was kept open ends with the server
+            self.close_connection = True
+            return
         asked = Asked(self.path, {k.lower(): v for k, v in self.headers.items()}, body, time.monotonic())
         with owner.lock:
             owner.in_flight += 1
@@ -220,10 +223,12 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, owner: LyingServer) -> None:
+    allow_reuse_address = True
+
+    def __init__(self, owner: LyingServer, port: int) -> None:
         self.owner = owner
         self.stopping = threading.Event()
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", port), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         pass
@@ -232,19 +237,16 @@ class _Server(ThreadingHTTPServer):
 class LyingServer:
     """Serves until it is closed. `asked` are the requests so far, in the order of their coming."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.lock = threading.Lock()
         self.script: deque[Any] = deque()
         self.default: Any = Say()
         self.asked: list[Asked] = []
         self.in_flight = self.most_in_flight = 0
-        self._server = _Server(self)
+        self._server = _Server(self, port)
+        self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
-
-    @property
-    def port(self) -> int:
-        return int(self._server.server_address[1])
 
     @property
     def address(self) -> str:

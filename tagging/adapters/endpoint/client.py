@@ -21,6 +21,8 @@ from .reading import Answer, error_text, read
 
 #: The same refusal for so many requests in a row, and not one success: it is the settings, not the pictures.
 HOPELESS = 8
+#: Seconds that a server has to load its model before its first answer; llama.cpp says 503 meanwhile.
+FIRST_LOAD = 180.0
 _RETRIED = {408, 409, 425, 500, 502, 503, 504, 520, 522, 524, 529}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -94,7 +96,8 @@ class Client:
             except _Failed as failure:
                 self.limiter.failed(ticket)
                 failures += 1
-                if failures > self.options.retries:
+                waited = time.monotonic() - began
+                if failures > self.options.retries and not (failure.away and waited < self._outage()):
                     raise self._given_up(failure, failures, successes) from None
                 pause = limits.backoff(failures) if failure.retry_after is None else failure.retry_after
                 self._sleep(min(pause, limits.LONGEST_PAUSE), closed)
@@ -108,10 +111,15 @@ class Client:
                 self._refusals = ("", 0)
             return answer
 
+    def _outage(self) -> float:
+        """Seconds for which a server that is away is waited for: it may be starting anew, or loading its model. One
+        that was never there is not waited for beyond its tries."""
+        return self.options.patience if self._successes else min(self.options.patience, FIRST_LOAD)
+
     def _given_up(self, failure: _Failed, tries: int, successes: int) -> AdapterError:
         """A server that answers nobody fails the run: ten thousand images need not find that out one by one."""
         message = f"{failure} ({tries} tries)" if tries > 1 else str(failure)
-        if failure.unreachable and self._successes == successes:
+        if (failure.away or failure.unreachable) and self._successes == successes:
             return ModelUnavailable(
                 f"{self.address} cannot be reached: {message}. Start the server, or correct the address."
             )
@@ -148,7 +156,11 @@ class Client:
                 raise ModelUnavailable(str(cause)) from None
             if isinstance(cause, ReplyTooLarge):
                 raise AdapterError(f"{self.host}: {cause}.", permanent=True) from None
-            raise _Failed(f"the line to {self.host} failed: {_words(cause)}", unreachable=_is_down(cause)) from None
+            raise _Failed(
+                f"the line to {self.host} failed: {_words(cause)}",
+                away=_is_down(cause) and self._successes > 0,
+                unreachable=_is_down(cause),
+            ) from None
         except AddressRefused as error:
             raise ModelUnavailable(str(error)) from None
         except ReplyTooLarge as error:
@@ -194,7 +206,7 @@ class Client:
         if "image input is not supported" in text.lower() or "mmproj" in text.lower():
             return ModelUnavailable(f"{said}. The model takes no pictures: choose one that does.")
         if status in _RETRIED and not (status == 500 and is_about_format(text)):
-            return _Failed(said, retry_after=retry_after(headers))
+            return _Failed(said, retry_after=retry_after(headers), away=status in (502, 503))
         if wants_max_completion_tokens(text) and not self.ladder.max_completion_tokens:
             self.ladder.max_completion_tokens = True
             return _Failed(said, retry_after=0.0)
@@ -263,11 +275,14 @@ class _Refused(Exception):
 
 
 class _Failed(Exception):
-    """The server or the line failed; the same request may succeed. `unreachable`: nobody was there at all."""
+    """The server or the line failed; the same request may succeed. `unreachable`: nobody was there at all; `away`: it
+    may be there again soon."""
 
-    def __init__(self, message: str, *, retry_after: float | None = None, unreachable: bool = False) -> None:
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, unreachable: bool = False, away: bool = False
+    ) -> None:
         super().__init__(message)
-        self.retry_after, self.unreachable = retry_after, unreachable
+        self.retry_after, self.unreachable, self.away = retry_after, unreachable, away
 
 
 def api_key(variable: str) -> str:

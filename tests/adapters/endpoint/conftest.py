@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tagging.adapters.base import NO_IMAGE, AdapterConfig, AdapterError, Reply, Request
-from tagging.adapters.endpoint import ladder, limits
+from tagging.adapters.endpoint import client, ladder, limits
 from tagging.adapters.endpoint.adapter import Endpoint
 from tests.adapters.helpers import encoded, image_input
 from tests.fakes.lying_server import LyingServer
@@ -19,6 +19,7 @@ from tests.fakes.lying_server import LyingServer
 def _fresh(monkeypatch) -> Iterator[None]:
     """Nothing is remembered from test to test, and pauses are short."""
     monkeypatch.setattr(limits, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(client, "FIRST_LOAD", 0.5)
     limits.forget()
     ladder.forget()
     yield

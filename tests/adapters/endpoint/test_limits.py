@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import email.utils
+import threading
 import time
 from itertools import pairwise
 
 import pytest
 
-from tagging.adapters.base import AdapterError, Reply
+from tagging.adapters.base import AdapterError, ModelUnavailable, Reply
 from tagging.adapters.endpoint import limits
 from tagging.adapters.endpoint.client import retry_after
-from tests.fakes.lying_server import Say, Status
+from tests.fakes.lying_server import LyingServer, Say, Status
 
 from .conftest import ask
 
@@ -150,3 +151,30 @@ def test_pauses_grow_and_differ():
     assert pauses == sorted(pauses)
     assert pauses[-1] <= limits.LONGEST_PAUSE
     assert len({limits.backoff(5) for _ in range(5)}) > 1
+
+
+def test_a_server_that_loads_its_model_is_waited_for(endpoint, server):
+    began = time.monotonic()
+    server.always(lambda asked: Status(503, "Loading model") if time.monotonic() - began < 0.3 else Say())
+    assert [r.text for r in ask(endpoint(retries=0), 4)] == ["ok"] * 4
+
+
+def test_a_server_that_goes_away_in_the_middle_is_waited_for(endpoint, server):
+    adapter = endpoint(retries=1, patience=30)
+    assert ask(adapter)[0].text == "ok"
+    server.close()
+    started: list[LyingServer] = []
+    back = threading.Timer(1.0, lambda: started.append(LyingServer(server.port)))
+    back.start()
+    try:
+        assert [r.text for r in ask(adapter, 3)] == ["ok"] * 3
+    finally:
+        back.join()
+        for again in started:
+            again.close()
+
+
+def test_one_that_stays_away_fails_the_run_with_its_words(endpoint, server):
+    server.always(Status(503, "Loading model"))
+    with pytest.raises(ModelUnavailable, match="Loading model"):
+        ask(endpoint(retries=1, concurrency=2), 4)
