@@ -35,6 +35,7 @@ ROUTERS = {
     "/proposals": "tagging.api.proposals.router",
     "/experiments": "judging.api.experiments.router",
     "/experiments/": "judging.api.best.router",
+    "/experiments/{int:experiment_id}/votes": "judging.api.votes.router",
     "/judges": "judging.api.judges.router",
     "/verdicts": "judging.api.verdicts.router",
     "/collections/{slug}/gate": "judging.api.gates.router",

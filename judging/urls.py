@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import URLPattern, path
 
 from .judge_urls import urlpatterns as judges
-from .views import curves, experiments, matrix, rest
+from .views import arena, curves, experiments, matrix, rest
 
 app_name = "judging"
 
@@ -18,6 +18,8 @@ urlpatterns: list[URLPattern] = [
     path("experiments/<int:pk>/status/", experiments.status, name="experiment_status"),
     path("experiments/<int:pk>/leaderboard/", experiments.leaderboard, name="leaderboard"),
     path("experiments/<int:pk>/rest/", rest.rest, name="rest"),
+    path("experiments/<int:pk>/arena/", arena.arena, name="arena"),
+    path("experiments/<int:pk>/votes/", arena.ranking, name="votes"),
     path("experiments/<int:pk>/curves/", curves.page, name="curves"),
     path("experiments/<int:pk>/sides/", curves.sides, name="sides"),
     path("experiments/<int:pk>/matrix/", matrix.matrix, name="matrix"),

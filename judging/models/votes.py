@@ -12,7 +12,8 @@ from .experiments import Experiment
 
 
 class Vote(models.Model):
-    """One comparison of two recipes on one image; append-only. `a` is the recipe with the lower primary key.
+    """One comparison of two recipes on one image; append-only, but for a person's own last one, which may be taken
+    back. `a` is the recipe with the lower primary key.
 
     A pairwise judge's two orders are one vote: a side where both agree, else a tie with `flipped`. `judge` names the
     judge profile and its version; it is empty where a person voted. `tags_a` and `tags_b` are how many tags each
