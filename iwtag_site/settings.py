@@ -5,6 +5,10 @@ IWTAG_HOST, _PORT     address of the web server (127.0.0.1, 8000)
 IWTAG_SECRET_KEY      else generated into the data folder
 IWTAG_ADMIN_PASSWORD  else a random one is printed once
 IWTAG_MODELS_DIRS     folders with local models, separated like PATH
+IWTAG_MODEL_IDLE_SECONDS  a model that nobody used for so long is unloaded (600; 0: never)
+IWTAG_RESIDENT_MODELS models kept loaded on a device (as many as fit where memory is known, else 1)
+IWTAG_GPU_WAIT_SECONDS how long a worker waits for a card that another one holds (300)
+HF_HOME, HF_HUB_CACHE where models of the hub are kept; HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE as the hub's client has
 IWTAG_ALLOWED_HOSTS   host names that may be asked for, comma-separated (localhost and IWTAG_HOST)
 IWTAG_TRUSTED_ORIGINS https://… origins behind a proxy, comma-separated
 IWTAG_INGEST_ROOTS    folders that collections may lie in, separated like PATH (any folder by default)

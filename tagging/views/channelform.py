@@ -7,6 +7,7 @@ read `spec()` when everything is valid. Changing the adapter swaps the piece in 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +17,7 @@ from django.http import QueryDict
 from django.urls import reverse
 
 from prompts.models import PromptVersion
+from prompts.rendering import PromptError, free_variables
 
 from ..actions import presets
 from ..actions.recipes import READ, ChannelSpec
@@ -27,6 +29,32 @@ from ..models import ModelAdapter, OptionPreset
 PROMPTS = 200  # versions offered in the list
 
 
+@dataclass(frozen=True)
+class Variable:
+    """A free variable of the chosen prompt: its input, and the default that its text gives (None: it has to be set)."""
+
+    name: str
+    html_name: str
+    default: Any
+    value: str
+
+    @property
+    def id(self) -> str:
+        return f"id_{self.html_name}"
+
+    @property
+    def parsed(self) -> str | int | float | bool:
+        """The value, of the kind that the default is."""
+        try:
+            if isinstance(self.default, bool):
+                return self.value.strip().lower() in ("true", "yes", "on", "1")
+            if isinstance(self.default, int | float):
+                return type(self.default)(self.value)
+        except ValueError:
+            pass
+        return self.value
+
+
 class ChannelForm:
     """`data` is what was posted (bound) or what the address says. `swapped` redraws the piece after the adapter was
     changed or a preset was chosen: `options_for` in the data names the adapter that the options were drawn for.
@@ -35,7 +63,7 @@ class ChannelForm:
     `errors` holds lines by field: adapter, prompt, preset. Those of options are in `options.errors`.
     """
 
-    FIELDS = ("adapter", "prompt", "preset", "read")
+    FIELDS = ("adapter", "prompt", "preset", "read", "variables")
 
     def __init__(
         self,
@@ -190,12 +218,28 @@ class ChannelForm:
     def prompt(self) -> PromptVersion | None:
         return next((v for v in self.prompts if str(v.pk) == self.value("prompt")), None)
 
+    @cached_property
+    def variables(self) -> list[Variable]:
+        """The free variables of the chosen prompt, with what was typed for them."""
+        if self.prompt is None:
+            return []
+        try:
+            found = {**free_variables(self.prompt.system), **free_variables(self.prompt.template)}
+        except PromptError:
+            return []
+        prefix = f"{self.prefix}var-"
+        return [Variable(n, prefix + n, d, str(self.data.get(prefix + n, ""))) for n, d in sorted(found.items())]
+
     # -- doing it ---------------------------------------------------------------------------------------------------
     def is_valid(self) -> bool:
         if self.adapter is None:
             self.errors.setdefault("adapter", ["Choose a model."])
         if self.value("prompt") and self.prompt is None:
             self.errors["prompt"] = ["There is no such prompt version for this model."]
+        elif self.takes_prompt and self.prompt is None:
+            self.errors["prompt"] = ["Choose what it is asked."]
+        if unset := [v.name for v in self.variables if v.default is None and not v.value.strip()]:
+            self.errors["variables"] = [f"The prompt needs a value for {', '.join(unset)}."]
         if self.options is None:
             self.errors.setdefault("adapter", ["This model cannot be used here."])
             return False
@@ -206,7 +250,11 @@ class ChannelForm:
         if not (self.adapter and self.options):
             raise ValueError("spec() comes after is_valid()")
         return ChannelSpec(
-            adapter=self.adapter, prompt_version=self.prompt, options=self.options.cleaned, read=self.read
+            adapter=self.adapter,
+            prompt_version=self.prompt,
+            options=self.options.cleaned,
+            variables={v.name: v.parsed for v in self.variables if v.value.strip()},
+            read=self.read,
         )
 
     def refuse(self, name: str, lines: Sequence[str]) -> bool:

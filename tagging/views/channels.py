@@ -18,7 +18,9 @@ PIECE = "tagging/partials/channel_options.html"
 def form(request: Request) -> HttpResponse:
     """The options of the model just chosen, or with the preset just chosen. What was typed before stays where it still
     applies."""
-    return _piece(request, ChannelForm(request.GET, prefix=_prefix(request), swapped=True, by=request.user))
+    keep = "keep" in request.GET  # only the prompt was changed: a preset that is named is not applied anew
+    channel = ChannelForm(request.GET, prefix=_prefix(request), swapped=True, keep_typed=keep, by=request.user)
+    return _piece(request, channel)
 
 
 def _prefix(request: Request) -> str:

@@ -12,7 +12,7 @@ from django.http import QueryDict
 
 from ..actions.labels import UnknownLabel, find_recipe
 from ..actions.recipes import get_recipe
-from ..actions.runs import start_run
+from ..actions.runs import HIGHEST_SAMPLE, start_run
 from ..forms import SchemaForm
 from ..models import Collection, ImageAsset, Label, PolicyVersion, Recipe, Run
 from ..queries import ImageFilter, filtered
@@ -31,7 +31,7 @@ class NewRun:
     with a model (`channel`, unprefixed) or with a recipe that exists: `by` in the data says which.
     """
 
-    FIELDS = ("collection", "filter", "name", "priority", "recipe", "policy", "budget")
+    FIELDS = ("collection", "filter", "name", "priority", "recipe", "policy", "budget", "sample")
 
     def __init__(self, data: QueryDict, *, bound: bool = False, user: User | None = None) -> None:
         self.data = data
@@ -128,6 +128,10 @@ class NewRun:
         return str(self.data.get("priority", "0"))
 
     @property
+    def sample(self) -> str:
+        return str(self.data.get("sample", "0")).strip()
+
+    @property
     def budget(self) -> str:
         return str(self.data.get("budget", "")).strip()
 
@@ -140,6 +144,8 @@ class NewRun:
                 raise ValueError
         except ValueError:
             self.errors["priority"] = [f"A whole number from {LOWEST} to {HIGHEST}."]
+        if not (self.sample or "0").isdecimal() or int(self.sample or 0) > HIGHEST_SAMPLE:
+            self.errors["sample"] = [f"A whole number from 0 to {HIGHEST_SAMPLE}."]
         if len(self.data.get("name", "")) > 160:
             self.errors["name"] = ["At most 160 characters."]
         if self.data.get("policy") and self.policy is None:
@@ -158,7 +164,7 @@ class NewRun:
     @property
     def more_open(self) -> bool:
         """Something behind the disclosure needs to be seen."""
-        return any(self.errors.get(name) for name in ("name", "priority", "budget"))
+        return any(self.errors.get(name) for name in ("name", "priority", "budget", "sample"))
 
     def start(self, by: User) -> Run:
         """Make the recipe and the run. ValidationError with the field's name when either is refused."""
@@ -178,7 +184,13 @@ class NewRun:
 
     def _settings(self) -> dict[str, Any]:
         """How the run is done."""
-        return {"name": self.name, "shown": self.shown, "priority": int(self.priority or 0), "budget": self.budget}
+        return {
+            "name": self.name,
+            "shown": self.shown,
+            "priority": int(self.priority or 0),
+            "budget": self.budget,
+            "sample": int(self.sample or 0),
+        }
 
     def refuse(self, error: ValidationError) -> None:
         """Put an action's refusal beside the fields it names."""

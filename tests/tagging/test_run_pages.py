@@ -10,8 +10,9 @@ from django.http import QueryDict
 from django.test import Client
 
 from prompts.models import Prompt, PromptVersion
+from tagging.actions.labels import move_label
 from tagging.actions.runs import cancel, pause
-from tagging.models import Chunk, Collection, ImageAsset, ModelAdapter, Recipe, Run
+from tagging.models import Chunk, Collection, ImageAsset, ModelAdapter, Policy, PolicyVersion, Recipe, Run
 from tagging.views.newrun import NewRun
 
 from .pages import a_run, collection, images, person, photo_lite, signed_in
@@ -305,6 +306,9 @@ def test_drawing_the_form_imports_nothing_heavy():
         "from tagging.adapters.base import AdapterConfig\n"
         "from tagging.forms import SchemaForm\n"
         "import tagging.views.runs, tagging.views.grid, tagging.views.collections, tagging.views.home\n"
+        "import tagging.views.models, tagging.views.channels, tagging.api.models, tagging.actions.registry_import\n"
+        "from tagging.adapters import scan\n"
+        "scan.scan([]), scan.hub_cache()\n"
         "for key in registry.BUILT_IN:\n"
         "    SchemaForm(registry.adapter_class(key).Options).render()\n"
         "    registry.build(key, AdapterConfig()).check()\n"
@@ -326,3 +330,55 @@ def test_drawing_the_form_imports_nothing_heavy():
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+# -- what a run can be asked for besides -------------------------------------------------------------------------------
+def test_a_run_by_label_or_number_with_a_policy_or_a_sample(holiday, adapters):
+    images(holiday, 2)
+    client = signed_in("curator")
+    first = {"collection": "holiday", "adapter": "photo-lite", "by": "model", "sample": "3"}
+    assert client.post("/runs/new/", first).status_code == 302
+    run = Run.objects.latest("pk")
+    assert run.sample == 3
+    move_label("champion", run.recipe, why="the best so far")
+    page = client.get("/runs/new/?collection=holiday&recipe=champion").content.decode()
+    assert 'value="recipe" checked' in page
+    assert '<option value="champion">' in page
+    for text in ("champion", str(run.recipe_id)):
+        sent = {"collection": "holiday", "by": "recipe", "recipe": text}
+        assert client.post("/runs/new/", sent).status_code == 302
+        assert Run.objects.latest("pk").recipe == run.recipe
+    wrong = client.post("/runs/new/", {"collection": "holiday", "by": "recipe", "recipe": "gone"})
+    assert wrong.status_code == 422
+    assert "gone" in text_of(wrong)
+    assert "Name a recipe" in text_of(client.post("/runs/new/", {"collection": "holiday", "by": "recipe"}))
+    assert "from 0 to 999" in text_of(client.post("/runs/new/", {**first, "sample": "-1"}))
+    policy = Policy.objects.create(slug="strict", name="Strict")
+    version = PolicyVersion.objects.create(policy=policy, number=1, spec={}, digest="d", message="first")
+    assert client.post("/runs/new/", {**first, "policy": str(version.pk)}).status_code == 302
+    assert Run.objects.latest("pk").recipe.policy_version == version
+    assert "no such version" in text_of(client.post("/runs/new/", {**first, "policy": "4711"}))
+
+
+def test_a_model_that_takes_prompts_asks_for_one_and_for_its_values(holiday):
+    images(holiday, 2)
+    ModelAdapter.objects.create(
+        slug="server", label="Server", kind="openai", source="http://127.0.0.1:9/v1", options={"model": "m"}
+    )
+    prompt = Prompt.objects.create(slug="plain", name="Plain")
+    version = PromptVersion.objects.create(
+        prompt=prompt, number=1, template="{{ count | default(5) }} tags in {{ tone }}", message="first"
+    )
+    client = signed_in("curator")
+    sent = {"collection": "holiday", "adapter": "server"}
+    assert "Choose what it is asked" in text_of(client.post("/runs/new/", sent))
+    piece = client.get("/channels/form/", {**sent, "options_for": "server", "prompt": version.pk, "keep": "1"})
+    html = piece.content.decode()
+    assert 'name="var-tone" id="id_var-tone" value="" placeholder="needed"' in html
+    assert 'name="var-count" id="id_var-count" value="" placeholder="5"' in html
+    refused = client.post("/runs/new/", {**sent, "prompt": str(version.pk)})
+    assert "The prompt needs a value for tone." in text_of(refused)
+    done = client.post("/runs/new/", {**sent, "prompt": str(version.pk), "var-tone": "French", "var-count": "7"})
+    assert done.status_code == 302, text_of(done)
+    channel = Run.objects.latest("pk").recipe.channels.get()
+    assert (channel.prompt_version, channel.variables) == (version, {"tone": "French", "count": 7})
