@@ -42,6 +42,11 @@ class Words:
             if word not in self._of_word and word not in self._waiting:
                 self._waiting[word] = tag_key(word)
 
+    @property
+    def waiting(self) -> list[str]:
+        """Words that were added and not resolved yet."""
+        return list(self._waiting)
+
     def add_tag(self, pk: int, key: str, category: str) -> int:
         """A tag of the vocabulary, by what is known of it."""
         if pk in self._of_tag:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import URLPattern, path
 
 from .judge_urls import urlpatterns as judges
-from .views import arena, curves, experiments, matrix, rest
+from .views import arena, curves, experiments, matrix, promote, rest
 
 app_name = "judging"
 
@@ -27,6 +27,10 @@ urlpatterns: list[URLPattern] = [
     path("experiments/<int:pk>/matrix/state/", matrix.state, name="matrix_state"),
     path("experiments/<int:pk>/matrix/decide/", matrix.decide, name="matrix_decide"),
     path("experiments/<int:pk>/matrix/<int:row>/<int:image>/", matrix.cell, name="matrix_cell"),
+    path("experiments/<int:pk>/rows/<int:row_pk>/promote/", promote.promote, name="promote"),
+    path("experiments/<int:pk>/together/", promote.together, name="together"),
+    path("experiments/watched/", promote.watched, name="watched"),
+    path("labels/<int:pk>/back/", promote.roll_back, name="roll_back"),
     *judges,
     # last: a verb is any word
     path("experiments/<int:pk>/<slug:verb>/", experiments.act, name="experiment_act"),

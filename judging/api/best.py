@@ -16,7 +16,6 @@ from pydantic import Field
 from tagging.actions.labels import WHY_LENGTH
 from tagging.api.auth import allow
 from tagging.api.labels import LabelEventOut
-from tagging.api.router import Router
 from tagging.models import Collection, Label, LabelEvent, ModelAdapter, PolicyVersion
 
 from .. import ensembles
@@ -24,9 +23,7 @@ from ..actions import promote as promotions
 from ..actions import rest
 from ..models import Experiment, ExperimentRecipe
 from ..preferences import pairs
-from .experiments import find
-
-router = Router(tags=["experiments"])
+from .experiments import find, router
 
 
 class ChangedOut(Schema):

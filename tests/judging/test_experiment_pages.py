@@ -10,7 +10,7 @@ from judging import board
 from judging.actions.experiments import compare_runs
 from judging.models import Experiment
 from tagging.actions.labels import move_label
-from tagging.models import ImageAsset, ImageTag, TagEdit
+from tagging.models import ImageAsset, ImageTag, Label, Recipe, TagEdit
 from tests.tagging.truth import violations
 from tests.tagging.world import person
 
@@ -183,3 +183,41 @@ def test_an_image_of_another_experiment_is_refused(compared):
     )
     assert "not one of this experiment" in page.content.decode()
     assert not ImageTag.objects.filter(image__collection=other).exists()
+
+
+# -- promote, and together ---------------------------------------------------------------------------------------------
+def test_promotion_shows_the_worst_images_first_and_asks_for_a_reason(fake, trip):
+    lab.decide(ImageAsset.objects.all(), {"variant": "a"}, wrong={"variant": "b"})
+    made = compare_runs([lab.run(lab.recipe(fake, variant=v), trip, shown=False) for v in "ab"])
+    row = made.rows.get(position=1)
+    address = reverse("judging:promote", args=[made.pk, row.pk])
+    page = client("viewer").get(address).content.decode()
+    assert "12 images where it does worse" in page
+    assert "Move the label" not in page
+    curator = client("curator")
+    refused = curator.post(address, {"name": "champion", "scope": "everywhere", "why": ""})
+    assert refused.status_code == 422
+    assert "say why it is promoted all the same" in refused.content.decode()
+    assert not Label.objects.exists()
+    answer = curator.post(address, {"name": "champion", "scope": "collection", "why": "for a test"})
+    assert answer.status_code == 302
+    label = Label.objects.get()
+    assert (label.recipe, label.collection) == (row.recipe, trip)
+    assert label.events.get().metrics["verdict"] == "worse"
+    other = Client()
+    other.force_login(person("other", "viewer"))
+    assert other.post(address, {"name": "champion", "why": "x"}).status_code == 403
+
+
+def test_together_computes_and_saves(fake, compared):
+    curator = client("curator")
+    address = reverse("judging:together", args=[compared.pk])
+    rows = [str(row.pk) for row in compared.rows.all()]
+    page = curator.get(address, {"row": rows}).content.decode()
+    assert "intersection" in page
+    assert "Save as recipe" in page
+    assert "Choose from 2" in curator.get(address, {"row": rows[:1]}).content.decode()
+    answer = curator.post(address, {"row": rows, "rule": '{"rule": "union"}'})
+    assert "mode=linked&recipe=" in answer.url
+    assert Recipe.objects.filter(combine__rule="union").count() == 1
+    assert curator.post(address, {"row": rows, "rule": "?"}).status_code == 422

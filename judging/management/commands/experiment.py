@@ -16,7 +16,9 @@ from tagging.management.commands.tag import duration, find_collection
 from tagging.models import Worker
 
 from ... import board as boards
+from ... import bundles
 from ...actions import experiments
+from ...actions.bundles import import_bundle
 from ...actions.preflight import Preflight, preflight
 from ...models import Experiment
 from ...progress import progress
@@ -30,13 +32,22 @@ KNOWN = {"collection", "axes", "stage", "racing", *PLAN, *OTHER}
 class Command(BaseCommand):
     help = (
         "Compares recipes on images: makes an experiment from a YAML or JSON file and starts it, or shows the "
-        "leaderboard of one there is (--show ID). See docs/experiments.md for what the file says."
+        "leaderboard of one there is (--show ID), or writes and reads one as a file. docs/experiments.md says what a "
+        "plan may say."
     )
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("file", nargs="?", type=Path, help="the plan: YAML or JSON")
         parser.add_argument("--show", type=int, metavar="ID", help="the leaderboard of an experiment")
+        parser.add_argument(
+            "--export", type=int, metavar="ID", help="write an experiment to --out, to be read elsewhere"
+        )
+        parser.add_argument("--out", type=Path, metavar="FILE", help="of --export")
+        parser.add_argument(
+            "--import", dest="bundle", type=Path, metavar="FILE", help="an experiment that was exported"
+        )
+        parser.add_argument("--partial", action="store_true", help="of --import: compare the images that are here")
         parser.add_argument("--collection", metavar="NAME", help="instead of the one in the file")
         parser.add_argument("--stage", choices=Experiment.Stage.values, help="smoke: 5 images, screen: 30, full: all")
         parser.add_argument("--racing", action="store_true", help="drop recipes on the way that cannot win any more")
@@ -45,15 +56,48 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="the leaderboard as JSON")
 
     def handle(self, *args: Any, file: Path | None, show: int | None, **options: Any) -> None:
-        if (file is None) == (show is None):
-            raise CommandError("Name a file, or --show ID.")
-        if show is not None:
-            found = Experiment.objects.filter(pk=show).first()
-            if found is None:
-                raise CommandError(f"There is no experiment {show}.")
-            self.leaderboard(found, options["json"])
-            return
-        assert file is not None
+        export, bundle = options["export"], options["bundle"]
+        if sum(given is not None for given in (file, show, export, bundle)) != 1:
+            raise CommandError("Name a file, or one of --show ID, --export ID, --import FILE.")
+        if export is not None:
+            self.export(one(export), options["out"])
+        elif bundle is not None:
+            self.read(bundle, options["collection"], options["partial"], options["json"])
+        elif show is not None:
+            self.leaderboard(one(show), options["json"])
+        else:
+            assert file is not None
+            self.start(file, options)
+
+    def export(self, experiment: Experiment, out: Path | None) -> None:
+        if out is None:
+            raise CommandError("Say where to with --out FILE.")
+        part = out.with_name(f"{out.name}.part")
+        try:
+            with part.open("w", encoding="utf-8") as f:
+                f.writelines(bundles.lines(experiment))
+            part.replace(out)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise CommandError(f"{out} cannot be written: {error}") from None
+        self.stdout.write(f"Experiment {experiment.pk} ({experiment}) is in {out}.")
+
+    def read(self, file: Path, collection: str | None, partial: bool, as_json: bool) -> None:
+        target = find_collection(str(collection or ""))
+        try:
+            with file.open(encoding="utf-8") as f:
+                made = import_bundle(f, target, partial=partial)
+        except (OSError, UnicodeDecodeError) as error:
+            raise CommandError(f"{file} cannot be read: {error}") from None
+        except ValidationError as error:
+            raise CommandError("\n".join(lines(error))) from None
+        self.stdout.write(
+            f"Experiment {made.experiment.pk} ({made.experiment}): {len(made.recipes)} recipes, {made.images:,} "
+            f"images, {made.decisions:,} decisions taken over, {made.kept_decisions:,} that stand otherwise here."
+        )
+        self.leaderboard(made.experiment, as_json)
+
+    def start(self, file: Path, options: dict[str, Any]) -> None:
         plan = read(file)
         collection = find_collection(str(options["collection"] or plan.pop("collection", "")))
         plan.pop("collection", None)
@@ -133,6 +177,13 @@ _Loader.add_implicit_resolver(
     re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?\Z"),
     list("-+.0123456789"),
 )
+
+
+def one(pk: int) -> Experiment:
+    found = Experiment.objects.filter(pk=pk).first()
+    if found is None:
+        raise CommandError(f"There is no experiment {pk}.")
+    return found
 
 
 def read(file: Path) -> dict[str, Any]:
