@@ -73,7 +73,7 @@ class Vocabularies:
             try:
                 vocabulary = Vocabulary(
                     terms,
-                    lambda text: tokenizer(text, add_special_tokens=False)["input_ids"],
+                    lambda texts: tokenizer(texts, add_special_tokens=False)["input_ids"],
                     lambda tokens: tokenizer.decode(list(tokens), skip_special_tokens=True),
                     ends,
                     most=options.max_terms,

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-#: text → token ids, without special tokens.
-Encode = Callable[[str], list[int]]
+#: texts → token ids of each, without special tokens. Called with all terms at once, which is what is fast.
+Encode = Callable[[list[str]], list[list[int]]]
 Decode = Callable[[Sequence[int]], str]
 #: What stands before a term when its tokens are looked up; the first ones are the likeliest beginnings of an answer.
 _BEFORE_FIRST = ("", "\n", " ")
@@ -100,32 +100,32 @@ class Vocabulary:
         clean = list(dict.fromkeys(" ".join(term.split()) for term in terms if term.strip()))
         self.separator_text = "\n" if any("," in term for term in clean) else ", "
         written = self.separator_text.rstrip(" ")
-        self.separator = tuple(_after("a", written, encode)) or tuple(encode(written))
+        before = [*_BEFORE_FIRST[1:], "a", "a" + written, written]
+        alone = dict(zip(before, encode(before), strict=True))
+        self.separator = tuple(_rest(alone["a"], alone["a" + written])) or tuple(alone[written])
         self.terms: list[str] = []
         self.left_out: list[str] = []
         self.first, self.next = Trie(), Trie()
+        self._said: dict[tuple[bool, tuple[int, ...]], frozenset[int]] = {}
+        space = "" if self.separator_text == "\n" else " "
+        ways = [*((text, "") for text in _BEFORE_FIRST), ("\n", " "), ("a" + written, space), ("", space)]
+        encoded = iter(encode([start + gap + term for term in clean for start, gap in ways]))
         for term in clean:
-            self._add(term, written, encode, decode)
+            found = [_rest(alone.get(start, []), next(encoded)) for start, _ in ways]
+            self._add(term, found[:-2], found[-2] or found[-1], decode)
         if not self.terms:
             raise ValueError("none of the terms can be written with this model's tokenizer")
         self.first.close()
         self.next.close()
 
-    def _add(self, term: str, written: str, encode: Encode, decode: Decode) -> None:
-        index, space = len(self.terms), "" if self.separator_text == "\n" else " "
-        firsts = [_after(before, term, encode) for before in _BEFORE_FIRST]
-        firsts.append(_after("\n", " " + term, encode))
-        nexts = [_after("a" + written, space + term, encode) or encode(space + term)]
-        usable = [self._spelled(tokens, term, decode) for tokens in firsts]
-        if not any(usable) or not self._spelled(nexts[0], term, decode):
+    def _add(self, term: str, firsts: Sequence[list[int]], following: list[int], decode: Decode) -> None:
+        index = len(self.terms)
+        good = [tokens for tokens in firsts if self._spelled(tokens, term, decode)]
+        if not good or not self._spelled(following, term, decode) or not self.next.add(following, index):
             self.left_out.append(term)
             return
-        if not self.next.add(nexts[0], index):
-            self.left_out.append(term)
-            return
-        for tokens, good in zip(firsts, usable, strict=True):
-            if good:
-                self.first.add(tokens, index)
+        for tokens in good:
+            self.first.add(tokens, index)
         self.terms.append(term)
 
     def _spelled(self, tokens: Sequence[int], term: str, decode: Decode) -> bool:
@@ -191,21 +191,29 @@ class Vocabulary:
         return Allowed(state.first, node, without, extra, held)
 
     def _used_up(self, trie: Trie, node: int, said: tuple[int, ...]) -> tuple[int, ...]:
-        """Tokens below which every term was said already."""
+        """Tokens of the node's children below which every term was said already."""
         if self.repeat or not said:
             return ()
-        counts: dict[int, int] = {}
-        for term in set(said):
-            for path in trie.nodes_of[term]:
-                for step in path:
-                    counts[step] = counts.get(step, 0) + 1
-        if node not in counts:
+        full, children = self._full(trie, said), trie.children[node]
+        if not full:
             return ()
-        children = trie.children[node]
-        if len(counts) < len(children):
-            full = {step for step, count in counts.items() if count == trie.paths[step]}
-            return tuple(token for token, below in children.items() if below in full) if full else ()
-        return tuple(token for token, below in children.items() if counts.get(below, 0) == trie.paths[below])
+        return tuple(token for token, below in children.items() if below in full)
+
+    def _full(self, trie: Trie, said: tuple[int, ...]) -> frozenset[int]:
+        """Nodes below which every term was said; the root never counts. Kept for the answers under way."""
+        key = (trie is self.first, said)
+        found = self._said.get(key)
+        if found is None:
+            counts: dict[int, int] = {}
+            for term in set(said):
+                for path in trie.nodes_of[term]:
+                    for step in path:
+                        counts[step] = counts.get(step, 0) + 1
+            found = frozenset(step for step, count in counts.items() if step and count == trie.paths[step])
+            if len(self._said) > 4096:
+                self._said.clear()
+            self._said[key] = found
+        return found
 
     def read(self, tokens: Iterable[int]) -> list[str]:
         """The terms that a sequence of tokens says; one that was not ended by anything is left out."""
@@ -222,7 +230,6 @@ class Vocabulary:
         return [self.terms[term] for term in said]
 
 
-def _after(before: str, text: str, encode: Encode) -> list[int]:
-    """The tokens of `text` where it follows `before`; empty when the tokenizer joins the two."""
-    alone, both = encode(before) if before else [], encode(before + text)
+def _rest(alone: list[int], both: list[int]) -> list[int]:
+    """The tokens of a text where it follows another one, whose tokens are `alone`; empty when the two are joined."""
     return both[len(alone) :] if both[: len(alone)] == alone else []

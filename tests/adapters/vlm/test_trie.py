@@ -28,13 +28,17 @@ def letters(text: str) -> list[int]:
     return tokens
 
 
+def encode(texts: list[str]) -> list[list[int]]:
+    return [letters(text) for text in texts]
+
+
 def spelled(tokens) -> str:
     pieces = ("cat", "dog", " ho", "use")
     return "".join(pieces[t - 1] if 1 <= t <= len(pieces) else chr(t - 10) if t >= 10 else "" for t in tokens)
 
 
 def make(terms, **options) -> Vocabulary:
-    return Vocabulary(terms, letters, spelled, [END], **options)
+    return Vocabulary(terms, encode, spelled, [END], **options)
 
 
 def draw(vocabulary: Vocabulary, budget: int, rng: random.Random, keep_on: float = 0.5) -> list[int]:
@@ -114,14 +118,14 @@ def test_the_separator_is_held_back_when_no_term_would_fit():
 
 def test_a_vocabulary_that_cannot_be_written_is_refused():
     with pytest.raises(ValueError, match="none of the terms"):
-        Vocabulary(["猫"], letters, lambda tokens: "?", [END])
+        Vocabulary(["猫"], encode, lambda tokens: "?", [END])
 
 
 def test_terms_that_cannot_be_written_are_named():
     def decode(tokens):
         return spelled(tokens).replace("x", "?")
 
-    vocabulary = Vocabulary(["cat", "fox"], letters, decode, [END])
+    vocabulary = Vocabulary(["cat", "fox"], encode, decode, [END])
     assert vocabulary.terms == ["cat"]
     assert vocabulary.left_out == ["fox"]
 
