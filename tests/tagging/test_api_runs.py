@@ -45,7 +45,7 @@ def test_a_run_is_started_from_an_adapter(client, trip, rings):
     assert answer.status_code == 201, answer.content
     made = answer.json()
     assert (made["state"], made["total"], made["created_by"], made["name"]) == ("running", 4, "cy", "First")
-    assert made["counts"] == {"ok": 0, "empty": 0, "error": 0, "cached": 0, "waiting": 4}
+    assert made["counts"] == {"ok": 0, "empty": 0, "error": 0, "cached": 0, "fallback": 0, "waiting": 4}
     assert rings == ["gpu"]
     again = post(client, "/api/runs", collection="trip", recipe=made["recipe"]).json()
     assert (again["recipe"], again["id"]) == (made["recipe"], made["id"] + 1)
@@ -97,7 +97,7 @@ def test_progress_of_many_runs_costs_the_same(client, trip, django_assert_num_qu
     Chunk.objects.filter(run=Run.objects.first()).update(n_ok=2, n_error=1, n_cached=1)
     with django_assert_num_queries(4):  # key, permissions, runs, progress
         items = client.get("/api/runs").json()["items"]
-    assert items[0]["counts"] == {"ok": 2, "empty": 0, "error": 1, "cached": 1, "waiting": 1}
+    assert items[0]["counts"] == {"ok": 2, "empty": 0, "error": 1, "cached": 1, "fallback": 0, "waiting": 1}
     assert items[0]["done"] == 3
     assert client.get(f"/api/runs/{items[0]['id']}").json() == items[0]
 
