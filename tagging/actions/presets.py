@@ -32,9 +32,17 @@ def visible(presets: QuerySet[OptionPreset], by: AbstractBaseUser | None) -> Que
 
 
 def kept_values(code: type[Adapter], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Of all options, those that a preset keeps: not how the work is done (time limits, prices, addresses)."""
+    """Of all options, those that a preset keeps: not how the work is done (time limits, prices), not what is loaded and
+    with which trust, not which model a server is asked for ("preset": False). A preset of one model must not turn
+    another into it."""
     schema = code.Options.model_json_schema().get("properties", {})
-    return {k: v for k, v in values.items() if not schema.get(k, {}).get("operational")}
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in code.load_options
+        and not schema.get(name, {}).get("operational")
+        and schema.get(name, {}).get("preset", True)
+    }
 
 
 def save_preset(
@@ -117,7 +125,7 @@ def apply_preset(adapter: ModelAdapter, preset: OptionPreset, given: Mapping[str
     """
     if preset.kind != adapter.kind or preset.adapter_id not in (None, adapter.pk):
         raise ValidationError({"preset": f"The preset {preset.name!r} is not one for {adapter.label}."})
-    values = {**preset.values, **(given or {})}
+    values = {**kept_values(adapter.adapter_class, preset.values), **(given or {})}
     try:
         adapter.adapter_class.Options.model_validate({**adapter.options, **values})
     except OptionsError as e:

@@ -127,7 +127,8 @@ class AdapterOptions(BaseModel):
     `"operational": True` only says how the work is done (timeouts, concurrency, prices): both are left out of the
     identity of a prediction, because changing them needs no new inference. `"advanced": True` puts a field behind the
     form's disclosure; `"group": "Sampling"` puts it under that heading (Sampling, Image, Limits, Thresholds, Words …),
-    `"unit": "px"` names what it counts, `"labels": {value: words}` says choices in better words.
+    `"unit": "px"` names what it counts, `"labels": {value: words}` says choices in better words, `"preset": False`
+    keeps a field out of saved presets.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

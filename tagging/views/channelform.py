@@ -146,8 +146,8 @@ class ChannelForm:
 
     def _carried(self) -> dict[str, Any]:
         """What the preset says, or what the person changed in the options of the adapter chosen before."""
-        if self.preset is not None and not self.keep_typed:
-            return dict(self.preset.values)
+        if self.preset is not None and not self.keep_typed and self.adapter_class is not None:
+            return presets.kept_values(self.adapter_class, self.preset.values)
         slug = self.value("options_for")
         before = next((a for a in self.adapters if a.slug == slug), None)
         code = class_of(before) if self.swapped and before else None

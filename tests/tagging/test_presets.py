@@ -11,6 +11,7 @@ from django.http import QueryDict
 from django.test import Client
 
 from tagging.actions import presets
+from tagging.adapters import registry
 from tagging.models import Collection, ModelAdapter, OptionPreset, Run
 from tagging.views.channelform import ChannelForm
 
@@ -183,6 +184,22 @@ def test_a_prefix_lets_several_channels_live_on_one_page(model, wd):
     html = signed_in("curator").get("/channels/form/?prefix=b-&b-adapter=wd").content.decode()
     assert 'id="b-options"' in html
     assert 'name="b-options-general_threshold"' in html
+
+
+def test_a_preset_never_changes_which_model_is_asked_or_how_it_is_loaded(model):
+    by = person("curator", "c")
+    values = {"model": "other", "temperature": 0.7, "price_in": 3.0}
+    kept = presets.save_preset("warm", kind="openai", values=values, owner=by).values
+    assert kept == {"temperature": 0.7}
+    vlm = registry.adapter_class("vlm")
+    everything = dict.fromkeys(vlm.Options.model_fields)
+    assert "trust_remote_code" not in presets.kept_values(vlm, everything)
+    assert not set(presets.kept_values(vlm, everything)) & vlm.load_options
+    server = ModelAdapter.objects.create(
+        slug="server", label="Server", kind="openai", source="http://127.0.0.1:9/v1", options={"model": "mine"}
+    )
+    old = OptionPreset.objects.create(name="old", kind="openai", owner=by, values={"model": "other", "seed": 4})
+    assert presets.apply_preset(server, old) == {"seed": 4}
 
 
 # -- by the API --------------------------------------------------------------------------------------------------------

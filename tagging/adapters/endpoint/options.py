@@ -32,7 +32,7 @@ class EndpointOptions(AdapterOptions):
         max_length=200,
         title="Model name",
         description="As the server lists it, e.g. qwen2.5vl:7b or gpt-4.1-mini.",
-        json_schema_extra={"group": "Model"},
+        json_schema_extra={"group": "Model", "preset": False},
     )
     api_key_env: str = Field(
         "",
