@@ -99,6 +99,8 @@ class Question:
             flag("parse_failed")
         elif checked.repaired:
             flag("repaired")
+        if answer.model and self.client.ladder.moved(answer.model):
+            flag("alias_moved")
         if answer.model and answer.model != self.options.model:
             flag(f"model={answer.model.replace(chr(92), '/').rpartition('/')[2][:100]}")
         return answer.finish_reason

@@ -39,6 +39,7 @@ class Ladder:
         self._refused: set[str] = set()
         self._broken: dict[str, int] = {}
         self.max_completion_tokens = False  # the limit has to be sent under its new name
+        self._answers_as = ""
 
     def rungs(self, mode: str) -> list[str]:
         """What to try, best first; never empty."""
@@ -57,6 +58,12 @@ class Ladder:
             self._broken[rung] = self._broken.get(rung, 0) + 1
             if self._broken[rung] >= BROKEN_PROMISES and rung != "none":
                 self._refused.add(rung)
+
+    def moved(self, name: str) -> bool:
+        """The server answers as `name`: True when it answered as another model before, so that the alias has moved."""
+        with self._lock:
+            before, self._answers_as = self._answers_as, name
+            return bool(before) and before != name
 
     def in_form(self, rung: str) -> None:
         with self._lock:

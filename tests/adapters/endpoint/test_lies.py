@@ -148,7 +148,11 @@ def test_filtered_content_is_a_flagged_result(endpoint, server):
 
 def test_the_model_that_an_alias_stands_for_is_kept(endpoint, server):
     server.always(Say(model="m-2026-01-31"))
-    assert ask(endpoint())[0].flags == ("model=m-2026-01-31",)
+    adapter = endpoint()
+    assert ask(adapter)[0].flags == ("model=m-2026-01-31",)
+    server.always(Say(model="m-2026-09-30"))
+    assert ask(adapter)[0].flags == ("alias_moved", "model=m-2026-09-30")
+    assert ask(adapter)[0].flags == ("model=m-2026-09-30",)
 
 
 @pytest.mark.parametrize(
