@@ -10,7 +10,7 @@ from typing import Any
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.utils import timezone
 
 from tagging import queue
@@ -368,10 +368,8 @@ def _over_budget(job: JudgeJob) -> str:
 
 
 def sweep() -> None:
-    """Ring again for jobs that wait or whose owner died."""
-    fresh = timezone.now() - timedelta(minutes=1)
-    related = ("version__profile", "version__adapter")
-    waiting = JudgeJob.objects.filter(state__in=JudgeJob.ACTIVE, created_at__lt=fresh).select_related(*related)
-    for job in waiting.order_by("pk"):
+    """Ring again for jobs that have waited for a minute or whose owner died."""
+    due = Q(state=State.RUNNING) | Q(state=State.QUEUED, created_at__lt=timezone.now() - timedelta(minutes=1))
+    for job in JudgeJob.objects.filter(due).select_related("version__profile", "version__adapter").order_by("pk"):
         if not _alive(job):
             ring(job)

@@ -209,7 +209,8 @@ class Judge:
                     break
                 sample = self.sample * _APART + tried
                 image = opened.draft.subject.image
-                yield Item((opened, at), image, prompt, system, call.schema(), sample)
+                schema = call.schema(self.spec.missing) if isinstance(self.spec, VerifierSpec) else call.schema()
+                yield Item((opened, at), image, prompt, system, schema, sample)
 
     def _text(self, call: Any, problem: str) -> tuple[str, str]:
         prompt = self.version.prompt_version

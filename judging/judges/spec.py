@@ -54,6 +54,7 @@ class VerifierSpec(Spec):
     weight_correct: float = Field(1.0, ge=0, le=1)
     weight_too_general: float = Field(0.5, ge=0, le=1)
     weight_unverifiable: float = Field(0.5, ge=0, le=1)
+    missing: int = Field(10, ge=0, le=20, description="Missing tags that are asked for at the most; 0: none.")
     missing_high: float = Field(0.1, ge=0, le=1, description="Taken off for each important tag that is missing.")
     missing_low: float = Field(0.03, ge=0, le=1, description="Taken off for each other tag that is missing.")
     missing_most: float = Field(0.4, ge=0, le=1, description="Taken off for missing tags at the most.")

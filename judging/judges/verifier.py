@@ -53,26 +53,25 @@ class Call:
         """The items as a prompt writes them. Only ids and texts: no score, category, source or role."""
         return as_json([{"id": item.id, "tag": item.text} for item in self.items])
 
-    def schema(self) -> dict[str, Any]:
-        """JSON schema of the reply: evidence comes before the verdict it is for."""
+    def schema(self, missing: int = 10) -> dict[str, Any]:
+        """JSON schema of the reply: evidence comes before the verdict it is for. `missing`: how many at the most."""
         answer = _object(
             id={"type": "string", "enum": self.ids},
             evidence={"type": "string", "maxLength": 300},
             verdict={"type": "string", "enum": list(WORDS)},
             p_correct={"type": "number", "minimum": 0, "maximum": 1},
         )
-        missing = _object(
+        lacking = _object(
             tag={"type": "string", "maxLength": 80},
             evidence={"type": "string", "maxLength": 300},
             importance={"type": "string", "enum": ["high", "low"]},
         )
         grade = {"type": "integer", "minimum": 1, "maximum": 5}
         n = len(self.items)
-        return _object(
-            tags={"type": "array", "items": answer, "minItems": n, "maxItems": n},
-            missing={"type": "array", "items": missing, "maxItems": _MOST_MISSING},
-            overall=_object(accuracy=grade, coverage=grade, specificity=grade),
-        )
+        fields: dict[str, Any] = {"tags": {"type": "array", "items": answer, "minItems": n, "maxItems": n}}
+        if missing:
+            fields["missing"] = {"type": "array", "items": lacking, "maxItems": missing}
+        return _object(**fields, overall=_object(accuracy=grade, coverage=grade, specificity=grade))
 
 
 def _object(**properties: Any) -> dict[str, Any]:
