@@ -18,7 +18,10 @@ def link(name: str, label: str, *at: str) -> Link:
     return Link(name, label, frozenset(at or (name.partition(":")[2],)))
 
 
-EXPERIMENTS = ("experiments", "experiment", "experiment_new", "rest", "promote")
+EXPERIMENTS = (
+    *("experiments", "experiment", "experiment_new", "rest", "promote", "together"),
+    *("matrix", "curves", "sides", "arena", "votes"),
+)
 MAIN = (
     link("tagging:home", "Collections"),
     link("tagging:runs", "Runs", "runs", "run"),

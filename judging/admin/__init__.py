@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import judges
+from . import experiments, judges
 
-__all__ = ["judges"]
+__all__ = ["experiments", "judges"]
