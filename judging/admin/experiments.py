@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from ..models import Experiment, ExperimentRecipe, Vote
 
 
-class _Shown(admin.ModelAdmin):  # type: ignore[type-arg]
+class _Shown(admin.ModelAdmin):
     """What the pages of experiments write is only shown here."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -20,7 +20,7 @@ class _Shown(admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
 
-class Rows(admin.TabularInline):  # type: ignore[type-arg]
+class Rows(admin.TabularInline):
     model = ExperimentRecipe
     fields = ("position", "name", "recipe", "values", "dropped_at", "dropped_why")
     readonly_fields = fields
