@@ -102,7 +102,7 @@ class ImportOut(Schema):
         return str(job.wordlist_version) if job.wordlist_version else None
 
 
-class WordOut(Schema):
+class ImportWordOut(Schema):
     name: str
     ancestors: list[str]
     fate: str = Field(description="new, added, confirmed, there, refused, rejected, removed, undecided or unfit.")
@@ -118,7 +118,7 @@ class RowOut(Schema):
     path: str
     state: str
     selected: bool
-    words: list[WordOut]
+    words: list[ImportWordOut]
     texts: dict[str, list[str]] = Field(description="caption and rating as [before, after].")
     elsewhere: bool = Field(description="Edited by another tool since the export.")
     notes: list[str]

@@ -102,7 +102,7 @@ class UnjudgedOut(Schema):
     items: list[PairOut]
 
 
-class JudgeIn(Schema):
+class UnjudgedIn(Schema):
     image: int
     tag: str = Field(max_length=200)
     right: bool
@@ -110,7 +110,7 @@ class JudgeIn(Schema):
     model_config = {"extra": "forbid"}
 
 
-class WatchOut(Schema):
+class ChampionWatchOut(Schema):
     label: int
     name: str
     scope: str
@@ -124,7 +124,7 @@ class WatchOut(Schema):
 
 
 class WatchList(Schema):
-    items: list[WatchOut]
+    items: list[ChampionWatchOut]
 
 
 def _row(experiment: Experiment, row_id: int) -> ExperimentRecipe:
@@ -291,7 +291,7 @@ def list_unjudged(request: HttpRequest, experiment_id: int, limit: int = 200) ->
 @router.post(
     "/{int:experiment_id}/unjudged", response={204: None}, summary="Judge one of them", operation_id="judge_tag"
 )
-def judge_tag(request: HttpRequest, experiment_id: int, payload: JudgeIn) -> object:
+def judge_tag(request: HttpRequest, experiment_id: int, payload: UnjudgedIn) -> object:
     """Ordinary truth, as in review. Needs the role reviewer."""
     by = allow(request, "review", "write")
     rest.judge(find(experiment_id), rest.Pair(payload.image, payload.tag), right=payload.right, by=by)

@@ -17,7 +17,7 @@ from ..bundles import lines
 from .experiments import ExperimentOut, collection_named, find, router, shown
 
 
-class ImportedOut(Schema):
+class ImportedExperimentOut(Schema):
     experiment: ExperimentOut
     images: int
     missing: int = Field(description="Images of the file that are not in the collection.")
@@ -40,7 +40,9 @@ def get_bundle(request: HttpRequest, experiment_id: int) -> object:
     return response
 
 
-@router.post("/import", response={201: ImportedOut}, summary="An experiment from a file", operation_id="import_bundle")
+@router.post(
+    "/import", response={201: ImportedExperimentOut}, summary="An experiment from a file", operation_id="import_bundle"
+)
 def import_experiment(
     request: HttpRequest, file: File[UploadedFile], collection: Form[str], partial: Form[bool] = False
 ) -> object:

@@ -24,7 +24,7 @@ from ..models import Calibration, JudgedTag, JudgeProfile, JudgeProfileVersion
 router = Router(tags=["judges"])
 
 
-class VersionOut(Schema):
+class JudgeVersionOut(Schema):
     id: int
     number: int
     digest: str = Field(description="Names everything the judge is: model, options, prompt, rubric, rules, examples.")
@@ -78,7 +78,7 @@ class JudgeOut(Schema):
     enabled: bool
     lacks: str = Field(description="What it needs before it can be asked; empty when ready.")
     badge: str = Field(description="Of the current version: trusted, advisory or off.")
-    version: VersionOut | None
+    version: JudgeVersionOut | None
 
     @staticmethod
     def resolve_lacks(row: JudgeProfile) -> str:
@@ -213,7 +213,7 @@ def get_judge(request: HttpRequest, slug: str) -> object:
     return judge_of(slug)
 
 
-@router.post("/{slug}/versions", response={201: VersionOut}, summary="Change a judge", operation_id="change_judge")
+@router.post("/{slug}/versions", response={201: JudgeVersionOut}, summary="Change a judge", operation_id="change_judge")
 def change_judge(request: HttpRequest, slug: str, payload: ChangeIn) -> object:
     """Makes a new version and makes it current; content that it had before is that version again. The badge begins
     anew. Needs the role curator."""
@@ -221,7 +221,9 @@ def change_judge(request: HttpRequest, slug: str, payload: ChangeIn) -> object:
     return Status(201, actions.change(judge_of(slug), by=by, message=payload.message, **_fields(payload)))
 
 
-@router.get("/{slug}/versions", response=list[VersionOut], summary="Versions of a judge", operation_id="judge_versions")
+@router.get(
+    "/{slug}/versions", response=list[JudgeVersionOut], summary="Versions of a judge", operation_id="judge_versions"
+)
 def judge_versions(request: HttpRequest, slug: str) -> object:
     """Newest first, at most 100."""
     allow(request, "read")
@@ -282,7 +284,7 @@ def answer_disagreement(request: HttpRequest, judged_id: int, payload: AnswerIn)
 
 @router.post(
     "/{slug}/learn",
-    response={201: VersionOut},
+    response={201: JudgeVersionOut},
     summary="Give a judge its mistakes as examples",
     operation_id="judge_learn",
 )

@@ -280,7 +280,7 @@ def get_judge_job(request: HttpRequest, job_id: int) -> object:
     return _job(job_of(job_id))
 
 
-class BudgetIn(Schema):
+class JudgeBudgetIn(Schema):
     max_calls: int | None = None
     max_cost: float | None = None
 
@@ -290,7 +290,7 @@ class BudgetIn(Schema):
 @router.post(
     "/jobs/{int:job_id}/budget", response=JobOut, summary="Change the budget of a job", operation_id="judge_job_budget"
 )
-def judge_job_budget(request: HttpRequest, job_id: int, payload: BudgetIn) -> object:
+def judge_job_budget(request: HttpRequest, job_id: int, payload: JudgeBudgetIn) -> object:
     """What is left out is no limit. Needs the role curator."""
     allow(request, "curate", "run")
     job = job_of(job_id)

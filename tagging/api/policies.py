@@ -128,7 +128,7 @@ class RecomputeIn(Schema):
     model_config = {"extra": "forbid"}
 
 
-class PresetOut(Schema):
+class RecipePresetOut(Schema):
     slug: str
     title: str
     description: str
@@ -273,7 +273,9 @@ def combine_schema(request: HttpRequest) -> object:
     return CombineSpec.model_json_schema()
 
 
-@recipes.get("/presets", response=list[PresetOut], summary="Ready-made recipes", operation_id="list_recipe_presets")
+@recipes.get(
+    "/presets", response=list[RecipePresetOut], summary="Ready-made recipes", operation_id="list_recipe_presets"
+)
 def list_presets(request: HttpRequest) -> object:
     """Ways of combining models that people know from other tools: choose a model for each slot, then make a recipe."""
     allow(request, "read")

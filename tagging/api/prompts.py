@@ -34,7 +34,7 @@ class PromptOut(Schema):
     created_at: datetime
 
 
-class VersionOut(Schema):
+class PromptVersionOut(Schema):
     id: int = Field(description="What a run names as `prompt_version`.")
     number: int
     system: str
@@ -51,7 +51,7 @@ class VersionOut(Schema):
         return row.parent_id
 
 
-class VersionList(Listing[VersionOut]):
+class PromptVersionList(Listing[PromptVersionOut]):
     pass
 
 
@@ -64,7 +64,7 @@ class PromptIn(Schema):
     model_config = {"extra": "forbid"}
 
 
-class VersionIn(Schema):
+class PromptVersionIn(Schema):
     template: str = Field(description="Jinja2. Variables: image, exif, tags, caption, wordlist('slug'), max_tags.")
     system: str = ""
     response_schema: dict[str, Any] | None = None
@@ -91,21 +91,21 @@ class TextIn(Schema):
     model_config = {"extra": "forbid"}
 
 
-class ImportedOut(Schema):
+class ImportedPromptOut(Schema):
     prompt: str
     id: int
     number: int
     new: bool = Field(description="False where the newest version says the same.")
 
 
-class ProblemOut(Schema):
+class TemplateProblemOut(Schema):
     part: str
     line: int
     message: str
 
 
 class CheckOut(Schema):
-    problems: list[ProblemOut] = Field(description="Empty when it can be saved.")
+    problems: list[TemplateProblemOut] = Field(description="Empty when it can be saved.")
     system: str
     template: str
     variables: dict[str, Any] = Field(description="Free variables with their defaults.")
@@ -158,7 +158,7 @@ def check_prompt(request: HttpRequest, payload: TextIn) -> object:
     return {"problems": found, "system": system, "template": template, "variables": variables}
 
 
-@router.post("/import", response={201: list[ImportedOut]}, summary="Import files", operation_id="import_prompts")
+@router.post("/import", response={201: list[ImportedPromptOut]}, summary="Import files", operation_id="import_prompts")
 def import_files(
     request: HttpRequest,
     files: File[list[UploadedFile]],
@@ -209,7 +209,7 @@ def list_variables(request: HttpRequest) -> object:
 
 
 @router.get(
-    "/{slug}/versions", response=VersionList, summary="Versions of a prompt", operation_id="list_prompt_versions"
+    "/{slug}/versions", response=PromptVersionList, summary="Versions of a prompt", operation_id="list_prompt_versions"
 )
 def list_versions(request: HttpRequest, slug: str, cursor: Cursor = "", limit: Limit = 20) -> object:
     """Newest first. A version that a run used never changes."""
@@ -218,9 +218,9 @@ def list_versions(request: HttpRequest, slug: str, cursor: Cursor = "", limit: L
 
 
 @router.post(
-    "/{slug}/versions", response={201: VersionOut}, summary="Save a version", operation_id="create_prompt_version"
+    "/{slug}/versions", response={201: PromptVersionOut}, summary="Save a version", operation_id="create_prompt_version"
 )
-def create_version(request: HttpRequest, slug: str, payload: VersionIn) -> object:
+def create_version(request: HttpRequest, slug: str, payload: PromptVersionIn) -> object:
     by = allow(request, "curate", "write")
     prompt = _prompt(slug)
     values = payload.dict(exclude={"parent"})

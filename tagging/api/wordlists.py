@@ -43,11 +43,11 @@ class VersionHead(Schema):
     created_at: datetime
 
 
-class VersionOut(VersionHead):
+class WordlistVersionOut(VersionHead):
     entries: list[dict[str, Any]] = Field(description="Fields that differ from their defaults; `text` always.")
 
 
-class VersionList(Listing[VersionHead]):
+class WordlistVersionList(Listing[VersionHead]):
     pass
 
 
@@ -63,7 +63,7 @@ class WordlistIn(Schema):
     model_config = {"extra": "forbid"}
 
 
-class VersionIn(Schema):
+class WordlistVersionIn(Schema):
     text: str | None = Field(None, description="All words, one entry a line; or:")
     entries: list[dict[str, Any]] | None = None
     message: str = ""
@@ -78,7 +78,7 @@ class EntryIn(Schema):
     model_config = {"extra": "forbid"}
 
 
-class AliasIn(Schema):
+class EntryAliasIn(Schema):
     alias: str
     of: str = Field(description="The term it means; added when missing.")
 
@@ -141,7 +141,7 @@ def create_wordlist(request: HttpRequest, payload: WordlistIn) -> object:
     return Status(201, _list(actions.create_wordlist(entries=entries, by=by, **values).slug))
 
 
-@router.get("/{slug}", response=VersionOut, summary="The words in force", operation_id="get_wordlist")
+@router.get("/{slug}", response=WordlistVersionOut, summary="The words in force", operation_id="get_wordlist")
 def get_wordlist(request: HttpRequest, slug: str) -> object:
     """The newest version with its entries."""
     allow(request, "read")
@@ -149,7 +149,10 @@ def get_wordlist(request: HttpRequest, slug: str) -> object:
 
 
 @router.get(
-    "/{slug}/versions", response=VersionList, summary="Versions of a wordlist", operation_id="list_wordlist_versions"
+    "/{slug}/versions",
+    response=WordlistVersionList,
+    summary="Versions of a wordlist",
+    operation_id="list_wordlist_versions",
 )
 def list_versions(request: HttpRequest, slug: str, cursor: Cursor = "", limit: Limit = 20) -> object:
     """Newest first, without their entries."""
@@ -158,7 +161,10 @@ def list_versions(request: HttpRequest, slug: str, cursor: Cursor = "", limit: L
 
 
 @router.get(
-    "/{slug}/versions/{int:number}", response=VersionOut, summary="One version", operation_id="get_wordlist_version"
+    "/{slug}/versions/{int:number}",
+    response=WordlistVersionOut,
+    summary="One version",
+    operation_id="get_wordlist_version",
 )
 def get_version(request: HttpRequest, slug: str, number: int) -> object:
     allow(request, "read")
@@ -166,9 +172,12 @@ def get_version(request: HttpRequest, slug: str, number: int) -> object:
 
 
 @router.post(
-    "/{slug}/versions", response={201: VersionOut}, summary="Save a version", operation_id="create_wordlist_version"
+    "/{slug}/versions",
+    response={201: WordlistVersionOut},
+    summary="Save a version",
+    operation_id="create_wordlist_version",
 )
-def create_version(request: HttpRequest, slug: str, payload: VersionIn) -> object:
+def create_version(request: HttpRequest, slug: str, payload: WordlistVersionIn) -> object:
     """All words of the list. The current version is answered where nothing changed."""
     by = allow(request, "curate", "write")
     wordlist = _list(slug)
@@ -192,7 +201,7 @@ def add_entry(request: HttpRequest, slug: str, payload: EntryIn) -> object:
 
 
 @router.post("/{slug}/aliases", response={201: VersionHead}, summary="Add an alias", operation_id="add_wordlist_alias")
-def add_alias(request: HttpRequest, slug: str, payload: AliasIn) -> object:
+def add_alias(request: HttpRequest, slug: str, payload: EntryAliasIn) -> object:
     """'Make alias of': another name for a term of a vocabulary."""
     by = allow(request, "curate", "write")
     return Status(201, actions.add_alias(_list(slug), payload.alias, payload.of, by=by))

@@ -46,7 +46,7 @@ class BanIn(WordIn):
     inside: bool = Field(False, description="Also where it is a part of other tags, and in captions.")
 
 
-class AliasIn(WordIn):
+class WordAliasIn(WordIn):
     of: str = Field(max_length=200, description="The term it means; added where the list lacks it.")
 
 
@@ -54,7 +54,7 @@ class ReplaceIn(WordIn):
     by: str = Field(max_length=200, description="The word in its place; empty takes it out.")
 
 
-class UndoIn(Schema):
+class WordUndoIn(Schema):
     version: int = Field(description="id of the list's version that is to be taken back.")
     run: int | None = None
     recompute: bool = False
@@ -62,7 +62,7 @@ class UndoIn(Schema):
     model_config = {"extra": "forbid"}
 
 
-class WordOut(Schema):
+class ListedWordOut(Schema):
     wordlist: str
     version: VersionHead
     changed: bool = Field(description="False where the list said that already.")
@@ -106,7 +106,7 @@ def _done(change: actions.WordChange, run: Run | None, wanted: bool, by: Any) ->
     }
 
 
-@words.post("/ban", response={201: WordOut}, summary="Ban a word everywhere", operation_id="ban_word")
+@words.post("/ban", response={201: ListedWordOut}, summary="Ban a word everywhere", operation_id="ban_word")
 def ban(request: HttpRequest, payload: BanIn) -> object:
     """A new version of a banned list and of the policies that use it."""
     by, run = allow(request, "curate", "write"), _run(payload.run)
@@ -116,29 +116,29 @@ def ban(request: HttpRequest, payload: BanIn) -> object:
     return Status(201, _done(found, run, payload.recompute, by))
 
 
-@words.post("/vocabulary", response={201: WordOut}, summary="Add a word to a vocabulary", operation_id="add_word")
+@words.post("/vocabulary", response={201: ListedWordOut}, summary="Add a word to a vocabulary", operation_id="add_word")
 def add(request: HttpRequest, payload: WordIn) -> object:
     by, run = allow(request, "curate", "write"), _run(payload.run)
     found = actions.add_to_vocabulary(payload.word, wordlist=_list(payload.wordlist), run=run, by=by)
     return Status(201, _done(found, run, payload.recompute, by))
 
 
-@words.post("/alias", response={201: WordOut}, summary="Make a word an alias", operation_id="alias_word")
-def alias(request: HttpRequest, payload: AliasIn) -> object:
+@words.post("/alias", response={201: ListedWordOut}, summary="Make a word an alias", operation_id="alias_word")
+def alias(request: HttpRequest, payload: WordAliasIn) -> object:
     by, run = allow(request, "curate", "write"), _run(payload.run)
     found = actions.make_alias(payload.word, payload.of, wordlist=_list(payload.wordlist), run=run, by=by)
     return Status(201, _done(found, run, payload.recompute, by))
 
 
-@words.post("/replace", response={201: WordOut}, summary="Replace a word", operation_id="replace_word")
+@words.post("/replace", response={201: ListedWordOut}, summary="Replace a word", operation_id="replace_word")
 def replace(request: HttpRequest, payload: ReplaceIn) -> object:
     by, run = allow(request, "curate", "write"), _run(payload.run)
     found = actions.replace_by(payload.word, payload.by, wordlist=_list(payload.wordlist), run=run, by=by)
     return Status(201, _done(found, run, payload.recompute, by))
 
 
-@words.post("/undo", response={201: WordOut}, summary="Take a word's change back", operation_id="undo_word")
-def undo(request: HttpRequest, payload: UndoIn) -> object:
+@words.post("/undo", response={201: ListedWordOut}, summary="Take a word's change back", operation_id="undo_word")
+def undo(request: HttpRequest, payload: WordUndoIn) -> object:
     """The words of the version before, as a new version; refused when a newer one was saved since."""
     by, run = allow(request, "curate", "write"), _run(payload.run)
     version = WordlistVersion.objects.select_related("wordlist").filter(pk=payload.version).first()

@@ -24,3 +24,19 @@ def test_every_operation_is_named_and_explained():
     ids = [o["operationId"] for o in operations]
     assert len(set(ids)) == len(ids)
     assert [o["operationId"] for o in operations if not o.get("summary") or not o.get("tags")] == []
+
+
+def test_no_two_schemas_share_a_name():
+    """The document knows them by name alone: of two, one would be described as the other."""
+    from ninja import Schema
+
+    def below(kind):
+        for one in kind.__subclasses__():
+            yield one
+            yield from below(one)
+
+    ours = {
+        one for one in below(Schema) if one.__module__.split(".")[0] in ("tagging", "judging", "exports", "iwtag_site")
+    }
+    names = sorted(one.__name__ for one in ours if "[" not in one.__name__)
+    assert [name for name in set(names) if names.count(name) > 1] == []

@@ -91,7 +91,7 @@ def test_a_collection_counts_its_images(client):
     image(trip, "c.jpg", state="error", error="truncated")
     image(trip, "d.jpg", missing_since=timezone.now())
     found = client.get("/api/collections/trip").json()
-    assert found["images"] == {"unreviewed": 2, "skipped": 0, "reviewed": 1}
+    assert found["images"] == {"unreviewed": 2, "skipped": 0, "reviewed": 1, "auto": 0}
     assert (found["unreadable"], found["missing"], found["ingest"]) == (1, 1, None)
 
 

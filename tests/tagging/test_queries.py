@@ -243,7 +243,7 @@ def test_upcoming_names_each_once(trip):
 
 # -- counts and tags
 def test_counts(some, trip):
-    assert review_counts(trip) == {"unreviewed": 3, "skipped": 0, "reviewed": 1}
+    assert review_counts(trip) == {"unreviewed": 3, "skipped": 0, "reviewed": 1, "auto": 0}
     everything = filtered(trip, ImageFilter())
     assert (count_upto(everything), count_upto(everything, 2)) == (4, 3)
     assert count_upto(filtered(trip, ImageFilter(tag=("dog",)))) == 2
