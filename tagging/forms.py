@@ -218,7 +218,7 @@ class SchemaForm:
         return any(f.changed for f in self.advanced)
 
     @property
-    def groups(self) -> list[Group]:
+    def basic_groups(self) -> list[Group]:
         """The basic fields under their headings, in the order of the model; those without a heading come first."""
         return grouped(self.basic)
 
