@@ -453,3 +453,25 @@ def test_a_reviewer_gets_no_menu(run, monkeypatch):
     image = run.proposals.first().image
     assert b"chip-menu.js" not in signed_in("reviewer").get(f"/images/{image.pk}/").content
     assert b"chip-menu.js" in signed_in("curator").get(f"/images/{image.pk}/").content
+
+
+def test_a_trial_from_the_command_line(run, talker, monkeypatch, tmp_path):
+    from io import StringIO
+
+    from django.core.management import CommandError, call_command
+
+    monkeypatch.setattr(engine_work, "FLUSH", 0.0)
+    prompts.create_version(prompts.create_prompt(slug="tags"), template="red, {{ image.name }}", message="m")
+    image = run.proposals.first().image_id
+    monkeypatch.setattr("tagging.management.commands.try_prompt.pause", lambda: worker.drain("gpu"))
+    out = StringIO()
+    call_command("try_prompt", "tags", adapter="talker", image=[image], stdout=out)
+    assert out.getvalue().splitlines()[1:] == ["  tags: red, 0.jpg", "  text: red, 0.jpg"]
+    (tmp_path / "t.txt").write_text("blue")
+    out = StringIO()
+    call_command("try_prompt", "tags", adapter="talker", image=[image], file=tmp_path / "t.txt", stdout=out)
+    assert "  tags: blue\n" in out.getvalue()
+    with pytest.raises(CommandError, match="no version 7"):
+        call_command("try_prompt", "tags", adapter="talker", image=[image], number=7)
+    with pytest.raises(CommandError, match="no image 999"):
+        call_command("try_prompt", "tags", adapter="talker", image=[999])
