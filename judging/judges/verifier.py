@@ -18,6 +18,8 @@ Word = Literal["correct", "wrong", "too_general", "unverifiable"]
 Role = Literal["candidate", "absent", "present"]
 WORDS: tuple[Word, ...] = ("correct", "wrong", "too_general", "unverifiable")
 _MOST_MISSING = 20
+#: characters of evidence that are asked for: a few words, so that a reply with fifteen of them stays short
+EVIDENCE = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +59,13 @@ class Call:
         """JSON schema of the reply: evidence comes before the verdict it is for. `missing`: how many at the most."""
         answer = _object(
             id={"type": "string", "enum": self.ids},
-            evidence={"type": "string", "maxLength": 300},
+            evidence={"type": "string", "maxLength": EVIDENCE},
             verdict={"type": "string", "enum": list(WORDS)},
             p_correct={"type": "number", "minimum": 0, "maximum": 1},
         )
         lacking = _object(
             tag={"type": "string", "maxLength": 80},
-            evidence={"type": "string", "maxLength": 300},
+            evidence={"type": "string", "maxLength": EVIDENCE},
             importance={"type": "string", "enum": ["high", "low"]},
         )
         grade = {"type": "integer", "minimum": 1, "maximum": 5}
