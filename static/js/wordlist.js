@@ -38,8 +38,10 @@ function start() {
     return data;
   }
 
-  async function convert() {
-    const response = await fetch(form.dataset.convert, { method: "POST", body: body(mode() === "table"), headers: { "HX-Request": "true" } });
+  async function convert(check = false) {
+    const data = body(mode() === "table");
+    if (check) data.set("check", "1");
+    const response = await fetch(form.dataset.convert, { method: "POST", body: data, headers: { "HX-Request": "true" } });
     if (!response.ok && response.status !== 422) throw new Error(`The server answered with ${response.status}.`);
     return response.json();
   }
@@ -92,7 +94,7 @@ function start() {
     clearTimeout(timer);
     timer = setTimeout(async () => {
       try {
-        const found = await convert();
+        const found = await convert(true);
         showProblems(found.problems);
       } catch { /* the next change asks again */ }
       if (mode() === "table") form.elements.entries.value = JSON.stringify(rows);

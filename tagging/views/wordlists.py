@@ -219,7 +219,7 @@ def _typed(request: Request, kind: str) -> list[Entry]:
 
 @needs("curate", "POST")
 def convert(request: Request, slug: str) -> HttpResponse:
-    """Text → rows of the table and back: JSON {entries, text, problems: [{line, message}]}."""
+    """Text → rows of the table and back: JSON {entries, text, problems: [{line, message}]}; `check`: only problems."""
     row = get_object_or_404(Wordlist, slug=slug)
     try:
         entries = _typed(request, row.kind)
@@ -228,6 +228,8 @@ def convert(request: Request, slug: str) -> HttpResponse:
         return JsonResponse({"problems": found}, status=422)
     except ValidationError as error:
         return JsonResponse({"problems": [{"line": 0, "message": m} for m in error.messages]}, status=422)
+    if "check" in request.POST:
+        return JsonResponse({"problems": []})
     text = format_text(entries, row.kind)
     return JsonResponse({"entries": [e.as_json() for e in entries], "text": text, "problems": []})
 
