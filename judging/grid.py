@@ -352,8 +352,10 @@ def _unique(cells: Iterable[Cell], models: Mapping[str, Model], notices: list[st
     seen: dict[str, Cell] = {}
     total = 0
     for cell in cells:
-        total += 1
         key = _content(cell, models)
+        if key in seen and seen[key].base:  # an axis that names the base's own value: no surprise
+            continue
+        total += 1
         if key not in seen:
             seen[key] = cell
             if len(seen) > MAX_CELLS:

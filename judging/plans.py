@@ -13,7 +13,7 @@ from django.http import QueryDict
 
 from prompts.models import Prompt, PromptVersion
 from tagging.adapters.registry import UnknownAdapter
-from tagging.models import Collection, Label, ModelAdapter, PolicyVersion, Recipe
+from tagging.models import Collection, Label, ModelAdapter, PolicyVersion, Recipe, Run
 from tagging.queries import ImageFilter
 from tagging.views.filters import words
 
@@ -22,6 +22,7 @@ from .actions.preflight import Preflight, bases, preflight
 from .grid import parse_values
 from .models import Experiment
 
+RUNS = 20  # offered to be compared as they are
 ROWS = 3  # empty rows for options to vary
 VERSIONS = 4  # of each prompt and policy, the newest
 MODES = (
@@ -73,6 +74,12 @@ class Plan:
         """(recipe, ticked): labelled ones and those of the last runs."""
         ticked = set(self.data.getlist("recipe"))
         return [(recipe, str(recipe.pk) in ticked) for recipe in (bases(self.collection) if self.collection else [])]
+
+    @property
+    def runs(self) -> list[Run]:
+        """The last runs of the collection that have results, to be put beside each other as they are."""
+        rows = Run.objects.listed().filter(collection=self.collection).exclude(state=Run.State.RUNNING)
+        return list(rows.filter(started_at__isnull=False).order_by("-pk")[:RUNS]) if self.collection else []
 
     @property
     def base(self) -> str:

@@ -221,3 +221,15 @@ def test_together_computes_and_saves(fake, compared):
     assert "mode=linked&recipe=" in answer.url
     assert Recipe.objects.filter(combine__rule="union").count() == 1
     assert curator.post(address, {"row": rows, "rule": "?"}).status_code == 422
+
+
+def test_past_runs_are_put_beside_each_other_from_the_form(fake, trip):
+    runs = [lab.run(lab.recipe(fake, variant=v), trip) for v in "ab"]
+    curator = client("curator")
+    page = curator.get(reverse("judging:experiment_new") + "?collection=trip").content.decode()
+    assert page.count('name="run"') == 2
+    answer = curator.post(reverse("judging:experiment_from_runs"), {"run": [str(run.pk) for run in runs]})
+    assert answer.url == Experiment.objects.get().get_absolute_url()
+    refused = curator.post(reverse("judging:experiment_from_runs"), {"run": [str(runs[0].pk)]}, follow=True)
+    assert "Choose from 2 to 100 runs" in refused.content.decode()
+    assert Experiment.objects.count() == 1
