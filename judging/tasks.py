@@ -13,10 +13,12 @@ def advance(experiment_id: int) -> None:
 
 
 def run_ended(run_id: int) -> None:
-    """A run has ended: the experiments that started it look what is due."""
+    """A run has ended: the experiments that started it look what is due, and a gate may be waiting for it."""
     from .actions.advance import run_ended as tell
+    from .actions.gates import run_ended as pass_on
 
     tell(run_id)
+    pass_on(run_id)
 
 
 @queue.register_sweep

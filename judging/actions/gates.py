@@ -47,6 +47,7 @@ def save_gate(
     reject_at: float | None = None,
     target: float = bands.TARGET,
     audit_share: float = bands.AUDIT_SHARE,
+    automatic: bool = False,
     by: AbstractBaseUser | None = None,
 ) -> Gate:
     """Set a collection's gate for the judge's current version. An open band must keep the target by the newest
@@ -59,6 +60,7 @@ def save_gate(
     found = Gate.objects.filter(collection=collection).first() or Gate(collection=collection)
     found.profile, found.version = profile, version
     found.enabled, found.accept_at, found.reject_at = enabled, accept_at, reject_at
+    found.automatic = automatic
     found.target, found.audit_share = target, audit_share
     found.closed_why, found.precision_low = "", None
     found.changed_by = by  # type: ignore[assignment]
@@ -122,6 +124,20 @@ def through_gate(collection: Collection, run: Run, *, by: AbstractBaseUser | Non
     if run.collection_id != collection.pk:
         raise ValidationError({"run": f"{run} is not a run over {collection}."})
     return start_job(gate.version, runs=[run], gate=gate, by=by, **budget)
+
+
+def run_ended(run_id: int) -> None:
+    """Send a run that is done through the gate of its collection, where the gate is to do so by itself. Once a run."""
+    run = Run.objects.select_related("collection").filter(pk=run_id, state=Run.State.DONE, shown=True).first()
+    if run is None or run.collection is None or run.purpose != Run.Purpose.TAGGING:
+        return
+    gate = Gate.objects.filter(collection=run.collection, enabled=True, automatic=True).first()
+    if gate is None or any(run.pk in runs for runs in gate.jobs.values_list("runs", flat=True)):
+        return
+    try:
+        through_gate(run.collection, run)
+    except (NotNow, ValidationError) as error:
+        Gate.objects.filter(pk=gate.pk).update(closed_why=f"{run} could not go through: {error}"[:300])
 
 
 def judge_user(profile: JudgeProfile) -> AbstractBaseUser:

@@ -32,6 +32,7 @@ class GateOut(Schema):
     reject_at: float | None
     target: float
     audit_share: float
+    automatic: bool = Field(description="Every run that is shown goes through when it is done.")
     precision_low: float | None
     changed_at: datetime
 
@@ -43,6 +44,7 @@ class GateIn(Schema):
     reject_at: float | None = Field(None, description="0 to 0.5. Empty: nothing is rejected.")
     target: float = Field(0.95, description="Precision per tag that the lower bound must keep.")
     audit_share: float = Field(0.05, description="Of what it would accept, so much goes to a person.")
+    automatic: bool = Field(False, description="Send every run that is shown through when it is done.")
 
     model_config = {"extra": "forbid"}
 
@@ -56,7 +58,7 @@ class ThroughIn(Schema):
 
 
 def _shown(gate: Gate) -> dict[str, object]:
-    names = ("enabled", "accept_at", "reject_at", "target", "audit_share", "precision_low", "changed_at")
+    names = ("enabled", "automatic", "accept_at", "reject_at", "target", "audit_share", "precision_low", "changed_at")
     return {
         **{name: getattr(gate, name) for name in names},
         "judge": gate.profile.slug,

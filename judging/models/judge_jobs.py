@@ -26,6 +26,7 @@ class Gate(models.Model):
     profile = models.ForeignKey(JudgeProfile, models.PROTECT, related_name="gates")
     version = models.ForeignKey(JudgeProfileVersion, models.PROTECT, related_name="gates")
     enabled = models.BooleanField(default=False)
+    automatic = models.BooleanField(default=False, help_text="Every run that is shown goes through when it is done.")
     accept_at = models.FloatField(null=True, blank=True)
     reject_at = models.FloatField(null=True, blank=True)
     target = models.FloatField(default=0.95, help_text="Precision that the lower bound must keep, per tag.")

@@ -67,10 +67,15 @@ def show(request: Request, slug: str) -> HttpResponse:
 def _values(request: Request, gate: Gate | None, judge: JudgeProfile | None) -> dict[str, Any]:
     if request.method == "POST":
         names = ("accept_at", "reject_at", "target", "audit_share")
-        return {**{n: request.POST.get(n, "") for n in names}, "enabled": "enabled" in request.POST}
+        return {
+            **{n: request.POST.get(n, "") for n in names},
+            "enabled": "enabled" in request.POST,
+            "automatic": "automatic" in request.POST,
+        }
     if gate is not None:
         return {
             "enabled": gate.enabled,
+            "automatic": gate.automatic,
             "accept_at": "" if gate.accept_at is None else f"{gate.accept_at:.2f}",
             "reject_at": "" if gate.reject_at is None else f"{gate.reject_at:.2f}",
             "target": f"{gate.target:.2f}",
@@ -105,6 +110,7 @@ def _save(request: Request, collection: Collection) -> Gate:
         collection,
         profile,
         enabled="enabled" in posted,
+        automatic="automatic" in posted,
         accept_at=numbers["accept_at"],
         reject_at=numbers["reject_at"],
         target=numbers["target"] or 0,

@@ -291,6 +291,24 @@ def test_a_collection_without_a_gate_lets_nothing_through(scripted):
         through_gate(trip, run(trip, {"0.jpg": ["dog"]}))
 
 
+def test_a_run_goes_through_by_itself_where_the_gate_says_so(scripted):
+    from django.utils import timezone
+
+    from judging.models import JudgeJob
+    from judging.tasks import run_ended
+
+    trip, _, profile, _ = reviewed_world()
+    made = new_images(trip)
+    type(made).objects.filter(pk=made.pk).update(state="done", finished_at=timezone.now())
+    open_gate(trip, profile)
+    run_ended(made.pk)
+    assert JudgeJob.objects.filter(gate__isnull=False).count() == 0
+    Gate.objects.update(automatic=True)
+    run_ended(made.pk)
+    run_ended(made.pk)
+    assert JudgeJob.objects.get(gate__isnull=False).runs == [made.pk], "once"
+
+
 # -- the inbox --------------------------------------------------------------------------------------------------------
 def test_disagreements_are_answered_and_become_examples_or_mended_truth(scripted):
     _trip, ann, profile, _ = reviewed_world("no")
