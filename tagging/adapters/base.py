@@ -295,6 +295,11 @@ class ScoredTag:
     score: float | None = None
 
 
+#: Flags of a reply that says nothing of the image and may come out otherwise next time: a refusal, what a content
+#: filter kept back, a server's answer without a word. It is stored, and never reused.
+WITHHELD = frozenset({"refusal", "content_filter", "no_answer"})
+
+
 @dataclass(slots=True)
 class Reply:
     """What a model said of one image: scored labels and/or tags and/or a caption, never an error text.
@@ -320,6 +325,11 @@ class Reply:
     @property
     def empty(self) -> bool:
         return (self.scores is None or not len(self.scores.labels)) and not self.tags and not self.caption
+
+    @property
+    def withheld(self) -> bool:
+        """Flagged as WITHHELD: the same question is asked anew."""
+        return not WITHHELD.isdisjoint(self.flags)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from ..adapters.base import AdapterError, Reply, Request
 from ..models import ImageAsset, ModelAdapter, Prediction
 from . import inferring, store
 from .calls import Call
+from .identity import kept_under
 from .inferring import Asked, explain
 from .process import stopping
 
@@ -111,7 +112,9 @@ def _part(
                     for item in by_key[key]:
                         yield item, _error(outcome)
                 else:
-                    new[key] = outcome
+                    kept = kept_under(key, outcome)
+                    by_key[kept], sources[kept] = by_key[key], sources[key]
+                    new[kept] = outcome
             if new and (len(new) >= STORE_AT or time.monotonic() - stored >= STORE_AFTER):
                 yield from _store(call, new, by_key, sources, run_id)
                 new, stored = {}, time.monotonic()

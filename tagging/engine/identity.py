@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
 from prompts.models import digest
 
-from ..adapters.base import Adapter, AdapterOptions
+from ..adapters.base import Adapter, AdapterOptions, Reply
 from ..imaging.thumbnails import PROXY
 from ..models import Channel
 
@@ -59,6 +60,12 @@ def prediction_key(
             "sample": sample,
         }
     )
+
+
+def kept_under(key: str, reply: Reply) -> str:
+    """The key that a reply is stored under. A withheld one gets a key of its own, which no question has: whoever asks
+    again, asks the model. Truncations and answers that cannot be parsed are results like others."""
+    return digest([key, "withheld", uuid4().hex]) if reply.withheld else key
 
 
 def model_key(channel: Channel) -> str:

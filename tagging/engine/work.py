@@ -19,6 +19,7 @@ from ..models import Chunk, ImageAsset, Prediction, Proposal, Run
 from . import inferring, store
 from .contexts import Sayings
 from .heartbeat import Heart
+from .identity import kept_under
 from .inferring import LARGEST, Asked, explain
 from .leases import LeaseLost
 from .process import stopping
@@ -224,7 +225,8 @@ class Work:
         if prediction_id is not None:
             return {"key": key, "prediction_id": prediction_id}
         sha256 = image.sha256 if self.stage.sees else ""
-        return {"key": key, "sha256": sha256, "reply": reply, "source": self.sources[image.pk]}
+        kept = kept_under(key, reply)
+        return {"key": kept, "sha256": sha256, "reply": reply, "source": self.sources[image.pk]}
 
     def _failed(self, image_id: int, error: str) -> None:
         self._add(Result(image_id, error=error))

@@ -10,6 +10,7 @@ from tagging.adapters.base import AdapterError, ModelUnavailable
 from tagging.engine import asking, residency
 from tagging.engine.asking import Item, ask, call_of
 from tagging.models import Collection, ImageAsset, ModelAdapter, Prediction
+from tests.fakes.lying_server import LyingServer, Say
 
 pytestmark = pytest.mark.django_db
 
@@ -146,3 +147,20 @@ def test_cached_answers_load_no_model(row, images):
     answered(call_of(row), items, doing=doing.append)
     assert doing == []
     assert call_of(row).model_key not in residency.MODELS
+
+
+def test_a_refusal_is_kept_and_asked_anew():
+    with LyingServer() as server:
+        server.always(Say("I'm sorry, but I can't assist with that."))
+        row = ModelAdapter.objects.create(
+            slug="r", label="R", kind="openai", source=server.address, options={"model": "m"}
+        )
+        items = [Item(ref=i, image=None, prompt=f"Tell me {i}") for i in range(3)]
+        first = answered(call_of(row), items)
+        assert [p.flags[0] for p in first.values()] == ["refusal"] * 3
+        server.always(Say("yes"))
+        second = answered(call_of(row), items)
+        assert {p.text for p in second.values()} == {"yes"}
+        assert len(server.asked) == Prediction.objects.count() == 6
+        assert {p.pk for p in answered(call_of(row), items).values()} == {p.pk for p in second.values()}
+        assert len(server.asked) == 6

@@ -15,7 +15,7 @@ from tagging.actions.recipes import ChannelSpec, get_recipe
 from tagging.actions.runs import retry_failed, start_run
 from tagging.adapters.endpoint import ladder, limits
 from tagging.engine import residency, stage, worker
-from tagging.models import Collection, ImageAsset, ModelAdapter, Prediction, Proposal
+from tagging.models import Chunk, Collection, ImageAsset, ModelAdapter, Prediction, Proposal
 from tests.adapters.helpers import encoded
 from tests.fakes.lying_server import Cut, LyingServer, Raw, Say, Status
 
@@ -57,6 +57,10 @@ def work():
     for _ in range(30):
         if not worker.drain("io"):
             return
+
+
+def cached(run):
+    return sum(Chunk.objects.filter(run=run).values_list("n_cached", flat=True))
 
 
 def states(run):
@@ -125,3 +129,52 @@ def test_flags_of_a_reply_are_kept(server, collection):
     work()
     flags = Prediction.objects.filter(run=run).values_list("flags", flat=True)
     assert all(f == ["truncated", "model=m-2026"] for f in flags)
+
+
+@pytest.mark.parametrize(
+    ("said", "flag", "asked_anew"),
+    [
+        (Say("I'm sorry, but I can't assist with that request."), "refusal", True),
+        (Say(None, refusal="I can't help with that."), "refusal", True),
+        (Say("cat, d", "content_filter"), "content_filter", True),
+        (Say("  "), "no_answer", True),
+        (Say("cat, d", "length"), "truncated", False),
+        (Say("", "length"), "truncated", False),
+    ],
+)
+def test_what_was_withheld_is_asked_anew_and_what_was_cut_is_not(server, collection, said, flag, asked_anew):
+    server.always(said)
+    first = start(server, collection)
+    work()
+    first.refresh_from_db()
+    assert first.state == "done"
+    stored = Prediction.objects.filter(run=first)
+    assert stored.count() == len(server.asked) == 23
+    assert all(flag in p.flags and p.tokens_in == 100 for p in stored)  # paid for, and kept to be looked at
+    assert all(flag in p.flags for p in Proposal.objects.filter(run=first).exclude(state="error"))
+    server.always(Say("cat"))
+    second = start_run(first.recipe, collection=collection)
+    work()
+    second.refresh_from_db()
+    assert second.state == "done"
+    assert len(server.asked) == (46 if asked_anew else 23)
+    assert cached(second) == (0 if asked_anew else 23)
+    if asked_anew:
+        assert {p.text for p in Prediction.objects.filter(run=second)} == {"cat"}
+        third = start_run(first.recipe, collection=collection)
+        work()
+        third.refresh_from_db()
+        assert (third.state, cached(third), len(server.asked)) == ("done", 23, 46)
+
+
+def test_an_answer_out_of_form_is_a_result(server, collection):
+    schema = {"type": "object", "properties": {"tags": {"type": "array"}}, "required": ["tags"]}
+    server.always(Say("no JSON at all"))
+    first = start(server, collection, schema=schema)
+    work()
+    asked = len(server.asked)
+    assert asked >= 2 * 23  # each once more with what is wrong
+    second = start_run(first.recipe, collection=collection)
+    work()
+    second.refresh_from_db()
+    assert (cached(second), len(server.asked)) == (23, asked)

@@ -95,6 +95,8 @@ class Question:
             flag(f"refusal: {answer.refusal[:120]}")
         elif answer.finish_reason == "content_filter":
             flag("content_filter")
+        elif not answer.text.strip() and answer.finish_reason != "length":
+            flag("no_answer")
         elif not checked.valid:
             flag("parse_failed")
         elif checked.repaired:
