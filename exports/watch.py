@@ -1,8 +1,8 @@
 """The export step of a watched collection: what people decided is exported by itself, as a stored configuration says.
 
 It follows the edits: when the newest one that has settled is newer than the last export, and the watch's interval has
-passed, a job is queued as by hand. Reviewed truth is what leaves, unless the options say otherwise; images that a judge
-accepted by itself would come in here as well, once there is one.
+passed, a job is queued as by hand. Reviewed truth is what leaves, unless the options say otherwise; what a judge
+accepted leaves with the option `judged`, and only then do its decisions set off an export.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, cast
 from django.conf import settings as site
 from django.core.exceptions import ValidationError
 from django.core.files.storage import default_storage
+from django.db.models import QuerySet
 from django.http import QueryDict
 from django.template.loader import render_to_string
 from django.utils import timezone
@@ -25,6 +26,7 @@ from django.utils.safestring import SafeString
 
 from prompts.models import digest
 from tagging.actions.ingest import check_root
+from tagging.actions.settle import DOOR as JUDGED
 from tagging.forms import SchemaForm
 from tagging.imaging.storing import pieces
 from tagging.models import Collection, TagEdit, Watch
@@ -52,6 +54,7 @@ def options_of(format: str) -> type[ExportOptions]:
 class ExportStep(Step):
     name = "export"
     label = "Export what was reviewed"
+    legend = "Export"
 
     # -- settings -------------------------------------------------------------------------------------------------
     def check(self, collection: Collection, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,10 +97,9 @@ class ExportStep(Step):
         now, wanted = timezone.now(), digest(dict(settings))
         failed = job is not None and job.state == State.FAILED
         upto = _newest_edit(now - timedelta(seconds=0 if force else watch.settle_seconds))
-        if not failed and not (last.get("job") and last.get("settings") != wanted):
-            edits = TagEdit.objects.filter(pk__gt=last.get("upto", 0), pk__lte=upto, image__collection=watch.collection)
-            if not edits.exists():
-                return {**last, "upto": max(upto, last.get("upto", 0)), "text": _told(job), "error": ""}
+        changed = last.get("job") and last.get("settings") != wanted
+        if not (failed or changed or _edits(watch, settings, last.get("upto", 0), upto).exists()):
+            return {**last, "upto": max(upto, last.get("upto", 0)), "text": _told(job), "error": ""}
         if not (force or failed or _due(watch, last, now)):
             return {**last, "text": "new decisions wait for the next export", "error": ""}
         error = job.error if job is not None and failed else ""
@@ -114,6 +116,13 @@ def _queue(watch: Watch, settings: Mapping[str, Any]) -> ExportJob:
     if settings["format"] in in_place.FORMATS:
         return in_place.create(*given, write=True, by=watch.changed_by)
     return actions.create_export(*given, by=watch.changed_by)
+
+
+def _edits(watch: Watch, settings: Mapping[str, Any], after: int, upto: int) -> QuerySet[TagEdit]:
+    """The decisions in between that this export shows."""
+    found = TagEdit.objects.filter(pk__gt=after, pk__lte=upto, image__collection=watch.collection)
+    options = settings["options"]
+    return found if options.get("judged") or options.get("proposed") else found.exclude(door=JUDGED)
 
 
 def _newest_edit(before: datetime) -> int:

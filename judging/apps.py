@@ -8,8 +8,10 @@ class JudgingConfig(AppConfig):
     verbose_name = "Comparison and judging"
 
     def ready(self) -> None:
+        from tagging import watching
         from tagging.engine import leases
 
         from . import tasks  # importing the tasks registers their sweeps
 
         leases.ENDED.append(tasks.run_ended)
+        watching.register_step("gate", "judging.watch:GateStep")

@@ -33,6 +33,7 @@ class StepForm(ABC):
 class Step(ABC):
     name: ClassVar[str]
     label: ClassVar[str]
+    legend: ClassVar[str]  # over its part of the page
 
     @abstractmethod
     def check(self, collection: Collection, given: Mapping[str, Any]) -> dict[str, Any]:

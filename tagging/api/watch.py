@@ -29,7 +29,7 @@ class WatchOut(Schema):
     interval_seconds: int
     settle_seconds: int = Field(description="Files that changed within these seconds are left for the next look.")
     recipe: str = Field(description="A label ([task/]name[@model]) or a recipe's number.")
-    steps: dict[str, dict[str, Any]] = Field(description='Settings of further steps, e.g. "export".')
+    steps: dict[str, dict[str, Any]] = Field(description='Settings of further steps: "gate", "export".')
     last_looked_at: datetime | None
     next_look_at: datetime | None = Field(description="Empty when there will be none, and before the first.")
     last_result: dict[str, dict[str, Any]] = Field(description="By step: at, text, error.")
@@ -44,7 +44,10 @@ class WatchIn(Schema):
     interval_seconds: int | None = None
     settle_seconds: int | None = None
     recipe: str | None = Field(None, max_length=140)
-    steps: dict[str, dict[str, Any]] = Field({}, description='E.g. {"export": {"enabled": true, "format": "csv"}}.')
+    steps: dict[str, dict[str, Any]] = Field(
+        {},
+        description='E.g. {"gate": {"enabled": true, "max_cost": 2.5}, "export": {"enabled": true, "format": "csv"}}.',
+    )
 
     model_config = {"extra": "forbid"}
 

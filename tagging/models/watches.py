@@ -19,7 +19,8 @@ A_WEEK = 7 * 24 * 3600
 
 
 class Watch(models.Model):
-    """A collection that looks after itself: look at its files, run a recipe on what is new, export what was reviewed.
+    """A collection that looks after itself: look at its files, run a recipe on what is new, and what other apps
+    add to that: let a judge settle it, export what was reviewed.
 
     Each step is switched on by itself; a new watch does nothing. `steps` holds the settings of steps that other apps
     bring (`tagging.watching`), by name; each has an "enabled". `last_result` holds what each step did last, by name:

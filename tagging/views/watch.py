@@ -80,7 +80,7 @@ def _page(request: Request, row: Watch, errors: dict[str, list[str]]) -> HttpRes
     forms = []
     for name, step in steps.items():
         own = {key.partition(".")[2]: lines for key, lines in errors.items() if key.partition(".")[0] == name}
-        forms.append(step.form(row, posted).render(own))
+        forms.append((step.legend, step.form(row, posted).render(own)))
     titles = {**STEPS, **{name: step.label for name, step in steps.items()}}
     context = {
         "watch": row,

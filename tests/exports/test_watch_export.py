@@ -244,7 +244,8 @@ def put(client, **body):
 def test_the_api_reads_and_changes_it(trip, champion, rung):
     client = keyed(person("curator", "cy"))
     empty = client.get("/api/collections/trip/watch").json()
-    assert (empty["active"], empty["look"], empty["steps"]) == (False, False, {"export": {"enabled": False}})
+    off = {"gate": {"enabled": False}, "export": {"enabled": False}}
+    assert (empty["active"], empty["look"], empty["steps"]) == (False, False, off)
     changed = put(client, look=True, tag=True, steps={"export": {"enabled": True, "format": "jsonl"}})
     assert changed.status_code == 200, changed.content
     minute()

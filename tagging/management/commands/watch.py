@@ -19,9 +19,10 @@ PACE = 10.0
 
 class Command(BaseCommand):
     help = (
-        "Does what a collection's watch does, in this process and now: looks at the files, starts a run on what is new "
-        "and exports what was reviewed, as its settings say. Without --once it goes on until Ctrl-C. The workers of "
-        "'manage.py up' do all this by themselves; runs and exports are theirs in any case."
+        "Does what a collection's watch does, in this process and now: looks at the files, starts a run on what is "
+        "new, lets a judge settle what it is sure of and exports what was reviewed, as its settings say. Without "
+        "--once it goes on until Ctrl-C. The workers of 'manage.py up' do all this by themselves; runs, judges and "
+        "exports are theirs in any case."
     )
     requires_system_checks: list[str] = []
 

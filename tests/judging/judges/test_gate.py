@@ -24,17 +24,19 @@ N = 90
 GOOD = ["dog", "grass", "tree"]
 
 
-def reviewed_world(manner: str = "honest", wrong: int = 30):
+def reviewed_world(manner: str = "honest", wrong: int = 30, *, name: str = "Trip", more=None):
     """A collection whose first 90 images a person reviewed: three right tags each, and a wrong one on some; the judge
-    has a verdict on each."""
-    trip, ann = collection(), person("ann", "reviewer")
+    has a verdict on each. `more` is what else the judge knows: image name → right tags."""
+    trip, ann = collection(name), person("ann", "reviewer")
     said = {f"{i}.jpg": [*GOOD, *(["cat"] if i < wrong else [])] for i in range(N)}
     truth = dict.fromkeys(said, GOOD)
     made = run(trip, said)
     from .world import decide
 
     decide(trip, truth, ann)
-    profile = judge(manner=manner, truth={**truth, **{f"new{i}.jpg": ["dog", "lake"] for i in range(200)}})
+    profile = judge(
+        manner=manner, truth={**truth, **{f"new{i}.jpg": ["dog", "lake"] for i in range(200)}, **(more or {})}
+    )
     assert run_job(start_job(profile.current, runs=[made]).pk).state == "done"
     return trip, ann, profile, made
 
