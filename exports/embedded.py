@@ -25,7 +25,7 @@ from . import older
 from .safe_write import Seen, WriteRefused
 from .xmp import containers, exif, iptc, splicing
 from .xmp.containers import Container
-from .xmp.packet import Refused
+from .xmp.document import Refused
 
 #: The name under which an entry's `fields` say that the target is an image, with its format and payload digest.
 FIELD = "embedded"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from tagging.models import Collection
 
 from .exporters.base import ExportError
 from .exporters.dataset import MANIFEST, DatasetExporter, Manifest, Member, Original
-from .whole_file import PREFIX
+from .safe_write import PREFIX, draft
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,6 @@ class _Sink:
         self.link = exporter.options.files == "link"
         self.manifest = Manifest(exporter)
         self.linked = 0
-        self._mask = _umask()
         self._checked: set[Path] = set()
 
     def put(self, member: Member, *, listed: bool = True) -> None:
@@ -92,20 +90,11 @@ class _Sink:
         except OSError as e:
             self.manifest.leave_out(member, e)
             return
-        handle, name = tempfile.mkstemp(prefix=PREFIX, suffix=".tmp", dir=target.parent)
-        try:
-            with os.fdopen(handle, "wb") as f:
-                for piece in self.manifest.watch(member.name, pieces) if listed else pieces:
-                    f.write(piece)
-                if not listed:
-                    f.flush()
-                    os.fsync(f.fileno())
-            os.chmod(name, 0o666 & ~self._mask)
-            os.replace(name, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
+        with draft(target) as new:
+            for piece in self.manifest.watch(member.name, pieces) if listed else pieces:
+                new.file.write(piece)
+            new.close(fsync=not listed)  # the manifest comes last
+            new.put(target, fsync=not listed)
 
     def _target(self, name: str) -> Path:
         """Inside the folder, whatever the name; its folder is made. ExportError for what would lead out."""
@@ -144,9 +133,3 @@ class _Sink:
         self.manifest.add(name, size, sha256)
         self.linked += 1
         return True
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

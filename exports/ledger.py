@@ -23,7 +23,8 @@ from .models import ExportEntry, ExportJob
 from .older import Older, Which
 from .safe_write import Seen, WriteRefused
 from .xmp import acdsee, containers, fields
-from .xmp.packet import Packet, Property, Refused
+from .xmp.document import Refused
+from .xmp.packet import Packet, Property
 
 State, Action = ExportEntry.State, ExportEntry.Action
 TEXT = "text"  # the field of a file that is one text as a whole, see `text_files`

@@ -17,10 +17,10 @@ from PIL import Image, IptcImagePlugin
 from .safe_write import WriteRefused
 from .xmp import fields
 from .xmp.containers import Container
+from .xmp.document import Refused
 from .xmp.exif import BOILERPLATE, DESCRIPTION, description, with_description
 from .xmp.iptc import CAPTION_BYTES, KEYWORD_BYTES, Iptc, cut
 from .xmp.merge import compare_key, merge
-from .xmp.packet import Refused
 
 KEYWORDS, CAPTION, EXIF = "IPTC:Keywords", "IPTC:Caption-Abstract", "EXIF:ImageDescription"
 NAMES = frozenset((KEYWORDS, CAPTION, EXIF))

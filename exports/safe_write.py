@@ -11,9 +11,10 @@ import contextlib
 import os
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 PREFIX, SUFFIX = ".iwtag-", ".tmp"
 
@@ -63,40 +64,60 @@ def replace(
 
     `seen` is what `Seen.of(path)` said when the plan was made: a file that changed, came or went since is refused.
     `verify` gets the bytes read back from the disk and raises to refuse. `mark` begins the temp file's name, for
-    `sweep`. Raises WriteRefused, with the original
-    untouched, also when the disk is full or the folder is gone or read-only.
+    `sweep`. Raises WriteRefused, with the original untouched, also when the disk is full or the folder is gone or
+    read-only.
     """
-    temp = ""
     try:
-        descriptor, temp = tempfile.mkstemp(prefix=PREFIX + mark, suffix=SUFFIX, dir=path.parent)
-        with os.fdopen(descriptor, "wb") as f:
-            f.write(data)
-            if seen is not None:
-                os.fchmod(f.fileno(), stat.S_IMODE(path.stat().st_mode))
-            else:
-                os.fchmod(f.fileno(), 0o666 & ~_umask())
-            f.flush()
-            if fsync:
-                os.fsync(f.fileno())
-        written = Path(temp).read_bytes()
-        if written != data:
-            raise WriteRefused(f"{path.name} was not written: the disk gave back other bytes")
-        if verify:
-            verify(written)
-        if Seen.of(path) != seen:
-            raise WriteRefused(f"{path.name} was changed by another program since the plan was made")
-        new = os.stat(temp)  # a rename keeps these
-        os.replace(temp, path)
-        temp = ""
-        if fsync:
-            _fsync_folder(path.parent)
-        return Seen(new.st_size, new.st_mtime_ns, new.st_ino)
+        with draft(path, mark=mark) as new:
+            new.file.write(data)
+            new.close(fsync=fsync)
+            written = new.path.read_bytes()
+            if written != data:
+                raise WriteRefused(f"{path.name} was not written: the disk gave back other bytes")
+            if verify:
+                verify(written)
+            if Seen.of(path) != seen:
+                raise WriteRefused(f"{path.name} was changed by another program since the plan was made")
+            found = os.stat(new.path)  # a rename keeps these
+            new.put(path, fsync=fsync)
+            return Seen(found.st_size, found.st_mtime_ns, found.st_ino)
     except OSError as e:
         raise WriteRefused(f"{path.name} was not written: {e.strerror or e}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The temp file that is to become a file beside it."""
+
+    file: IO[bytes]
+    path: Path
+
+    def close(self, *, fsync: bool = True) -> None:
+        """Nothing more is written; the bytes are on the disk."""
+        self.file.flush()
+        if fsync:
+            os.fsync(self.file.fileno())
+        self.file.close()
+
+    def put(self, path: Path, *, fsync: bool = True) -> None:
+        """Become `path`, in place of what is there."""
+        os.replace(self.path, path)
+        if fsync:
+            _fsync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def draft(path: Path, *, mark: str = "") -> Iterator[Draft]:
+    """A temp file in the folder of `path`, with the permissions of the file there or those of a new one. At the end it
+    is gone, unless it was `put`. OSError."""
+    descriptor, temp = tempfile.mkstemp(prefix=PREFIX + mark, suffix=SUFFIX, dir=path.parent)
+    try:
+        with open(descriptor, "wb") as f:
+            os.fchmod(descriptor, _mode(path))
+            yield Draft(f, Path(temp))
     finally:
-        if temp:
-            with contextlib.suppress(OSError):
-                os.unlink(temp)
+        with contextlib.suppress(OSError):
+            os.unlink(temp)
 
 
 def remove(path: Path, *, seen: Seen | None, fsync: bool = True) -> None:
@@ -121,6 +142,14 @@ def sweep(folder: Path, mark: str = "") -> int:
             path.unlink()
             removed += 1
     return removed
+
+
+def _mode(path: Path) -> int:
+    """Of the file that is replaced, else what a new file gets."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        return 0o666 & ~_umask()
 
 
 _UMASK: list[int] = []

@@ -13,8 +13,9 @@ from .ledger import TEXT, Action, State, mark, moved, property_named, save, sha2
 from .models import ExportEntry
 from .safe_write import Seen, WriteRefused
 from .xmp import containers, fields
+from .xmp.document import Refused
 from .xmp.merge import compare_key
-from .xmp.packet import Packet, Refused
+from .xmp.packet import Packet
 
 
 def undo(entries: Iterable[ExportEntry], *, fsync: bool = True) -> tuple[int, list[str]]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import stat
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from .exporters.base import ExportError
-
-PREFIX = ".iwtag-"
+from .safe_write import draft
 
 
 @dataclass(frozen=True)
@@ -47,22 +44,14 @@ def write_whole(path: Path, pieces: Iterable[bytes], *, force: bool) -> Written:
     check_target(path, force=force)
     sha256, size = hashlib.sha256(), 0
     try:
-        handle, name = tempfile.mkstemp(prefix=PREFIX, suffix=".tmp", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as f:
-                for piece in pieces:
-                    f.write(piece)
-                    sha256.update(piece)
-                    size += len(piece)
-                f.flush()
-                os.fchmod(f.fileno(), _mode(path))
-                os.fsync(f.fileno())
+        with draft(path) as new:
+            for piece in pieces:
+                new.file.write(piece)
+                sha256.update(piece)
+                size += len(piece)
+            new.close()
             check_target(path, force=force)  # somebody else may have put a file there meanwhile
-            os.replace(name, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
+            new.put(path)
     except OSError as e:
         raise ExportError(f"{path} cannot be written: {e.strerror or e}.") from None
     return Written(size, sha256.hexdigest())
@@ -75,12 +64,3 @@ def same_content(path: Path, pieces: Iterable[bytes]) -> bool:
             return all(f.read(len(piece)) == piece for piece in pieces) and not f.read(1)
     except OSError:
         return False
-
-
-def _mode(path: Path) -> int:
-    """Of the file that is replaced, else what a new file gets."""
-    with contextlib.suppress(OSError):
-        return stat.S_IMODE(path.stat().st_mode)
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask

@@ -17,8 +17,9 @@ from pydantic import Field
 
 from tagging.models import Collection, ImageAsset
 
+from ..xmp.document import Refused
 from ..xmp.exif import BOILERPLATE
-from ..xmp.packet import Packet, Refused
+from ..xmp.packet import Packet
 from . import keywords
 from .base import ImportOptions, Item, Word, words_from
 

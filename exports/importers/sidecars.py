@@ -14,8 +14,9 @@ from tagging.imaging import kinds
 from .. import ledger
 from ..models import ExportEntry
 from ..xmp import naming
+from ..xmp.document import MAX_BYTES, Refused
 from ..xmp.merge import compare_key
-from ..xmp.packet import MAX_BYTES, Packet, Property, Refused
+from ..xmp.packet import Packet, Property
 from . import keywords
 from .base import ImportOptions, Item
 from .tree import Listing, Tree

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from lxml import etree
 
-from .packet import Refused
+from .document import Refused
 
 SEPARATOR = "|"
 _DEEPEST = 64

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from . import jpeg
-from .packet import Refused
+from .document import Refused
 from .splicing import Edit, Payload, inverse, splice
 
 PNG_START = b"\x89PNG\r\n\x1a\n"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from .packet import Refused
+from .document import Refused
 
 DESCRIPTION = 0x010E
 _ASCII = 2

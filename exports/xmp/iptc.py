@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .packet import Refused
+from .document import Refused
 
 START = b"Photoshop 3.0\0"
 _IIM, _DIGEST = 0x0404, 0x0425

@@ -11,8 +11,8 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from .document import Refused
 from .iptc import START as PHOTOSHOP
-from .packet import Refused
 from .splicing import Edit, Payload
 
 XMP = b"http://ns.adobe.com/xap/1.0/\0"

@@ -8,36 +8,20 @@ lr:hierarchicalSubject are bags, digiKam:TagsList is a sequence, dc:description 
 
 from __future__ import annotations
 
-import codecs
-import re
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from lxml import etree
 
-RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+from . import document
+from .document import RDF, Refused
+
 XML = "http://www.w3.org/XML/1998/namespace"
-META = "adobe:ns:meta/"
-MAX_BYTES = 64 * 1024 * 1024
 Kind = Literal["Bag", "Seq"]
 
-_RDF, _DESCRIPTION, _LI = f"{{{RDF}}}RDF", f"{{{RDF}}}Description", f"{{{RDF}}}li"
+_DESCRIPTION, _LI = f"{{{RDF}}}Description", f"{{{RDF}}}li"
 _CONTAINERS = {f"{{{RDF}}}{kind}": kind for kind in ("Bag", "Seq", "Alt")}
 _LANG = f"{{{XML}}}lang"
-_DECLARED = re.compile(rb"""^<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
-_EMPTY = (
-    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
-    f'<x:xmpmeta xmlns:x="{META}">\n'
-    f' <rdf:RDF xmlns:rdf="{RDF}">\n'
-    '  <rdf:Description rdf:about=""/>\n'
-    " </rdf:RDF>\n"
-    "</x:xmpmeta>\n"
-    '<?xpacket end="w"?>\n'
-)
-
-
-class Refused(Exception):
-    """The packet cannot be edited without risk to what it holds. The text says why; nothing was changed."""
 
 
 class Property(NamedTuple):
@@ -72,29 +56,14 @@ class Packet:
     def __init__(self, data: bytes) -> None:
         """Raises Refused for what cannot be edited safely: not XML, not UTF-8, a DOCTYPE, no rdf:RDF, or a property
         that stands twice."""
-        self._head, body, self._tail = _split(data)
-        parser = etree.XMLParser(
-            remove_blank_text=False,
-            resolve_entities=False,
-            no_network=True,
-            huge_tree=False,
-            strip_cdata=False,
-            load_dtd=False,
-        )
-        try:
-            self._root = etree.fromstring(body, parser)
-        except etree.XMLSyntaxError as e:
-            raise Refused(f"not well-formed XML: {e.msg}") from None
-        found = self._root if self._root.tag == _RDF else self._root.find(f".//{_RDF}")
-        if found is None:
-            raise Refused("no rdf:RDF element: this is not an XMP sidecar")
-        self._rdf = found
+        self._head, self._root, self._tail = document.read(data)
+        self._rdf = document.rdf_of(self._root)
         self._refuse_loose_text()
         self._refuse_doubles()
 
     @classmethod
     def new(cls) -> Packet:
-        return cls(_EMPTY.encode())
+        return cls(document.EMPTY)
 
     def to_bytes(self) -> bytes:
         """UTF-8. Equal to what was parsed when nothing was set, but for quoting and white space inside tags."""
@@ -324,48 +293,6 @@ class Packet:
             item.set(_LANG, "x-default")
             item.text = text
         return container
-
-
-def _split(data: bytes) -> tuple[bytes, bytes, bytes]:
-    """(before, root element, after). Refused for other encodings than UTF-8 and for document types."""
-    if len(data) > MAX_BYTES:
-        raise Refused(f"larger than {MAX_BYTES // 2**20} MB")
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise Refused("encoded in UTF-16; iwtag edits UTF-8 sidecars only")
-    start = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
-    declared = _DECLARED.match(data[start:])
-    if declared and declared[1].decode().lower().replace("_", "-") not in ("utf-8", "utf8", "us-ascii", "ascii"):
-        raise Refused(f"encoded in {declared[1].decode()}; iwtag edits UTF-8 sidecars only")
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise Refused("not UTF-8 text") from None
-    at = start
-    while True:
-        at = data.find(b"<", at)
-        if at < 0:
-            raise Refused("no XML element in it")
-        if data.startswith(b"<?", at):
-            at = _after(data, b"?>", at)
-        elif data.startswith(b"<!--", at):
-            at = _after(data, b"-->", at)
-        elif data.startswith(b"<!", at):
-            raise Refused("it has a document type declaration")
-        else:
-            break
-    name = re.match(rb"<([^\s/>]+)", data[at:])
-    end = data.rfind(b"</" + name[1]) if name else -1
-    if end < 0:
-        raise Refused("its root element is not closed")
-    end = _after(data, b">", end)
-    return data[:at], data[at:end], data[end:]
-
-
-def _after(data: bytes, mark: bytes, start: int) -> int:
-    found = data.find(mark, start)
-    if found < 0:
-        raise Refused("cut off in the middle")
-    return found + len(mark)
 
 
 def _container(element: etree._Element) -> etree._Element | None:

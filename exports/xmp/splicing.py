@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .packet import Refused
+from .document import Refused
 
 
 class Edit(NamedTuple):

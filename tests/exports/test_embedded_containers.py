@@ -14,7 +14,7 @@ from PIL import Image, ImageCms, ImageDraw, PngImagePlugin
 
 from exports.xmp import splicing
 from exports.xmp.containers import inverse, opened, payload_digest, read_xmp, splice, write_xmp
-from exports.xmp.packet import Refused
+from exports.xmp.document import Refused
 
 PACKET = b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/"/><?xpacket end="w"?>'
 OTHER = PACKET.replace(b"xmpmeta", b"xmpmeta ") + b" " * 33

@@ -14,8 +14,8 @@ from PIL import Image, PngImagePlugin
 
 from exports import undoing
 from exports.xmp import exif as exif_block
+from exports.xmp.document import Refused
 from exports.xmp.iptc import Iptc
-from exports.xmp.packet import Refused
 from tagging.models import ImageAsset
 
 from .folders import add_tag, hashes, planned, take_tag, undone, written

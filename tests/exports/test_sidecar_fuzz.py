@@ -14,7 +14,8 @@ import pytest
 
 from exports import ledger, safe_write
 from exports.xmp import fields
-from exports.xmp.packet import Packet, Refused
+from exports.xmp.document import Refused
+from exports.xmp.packet import Packet
 
 from .folders import SAMPLES
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exports.xmp.packet import Packet, Property, Refused
+from exports.xmp.document import Refused
+from exports.xmp.packet import Packet, Property
 
 SIDECARS = Path(__file__).parent / "sidecars"
 SUBJECT = Property("http://purl.org/dc/elements/1.1/", "dc", "subject")
