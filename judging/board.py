@@ -227,6 +227,8 @@ def unjudged_pairs(sheet: Sheet, ready: Sequence[bool], within: npt.NDArray[np.b
     """(place of image, number of tag) that a recipe proposed and nobody has judged, each once."""
     found: list[npt.NDArray[np.int64]] = []
     size = max(1, len(sheet.truth.tags))
+    within = within.copy()
+    within[sorted(sheet.settled)] = False
     for said, good in zip(sheet.said, ready, strict=True):
         if good and len(said.tag):
             open_ = (sheet.truth.of(said.image, said.tag) == -1) & within[said.image]

@@ -138,9 +138,7 @@ def _images(
     pks = [pk for pk, _, _ in part]
     assets = ImageAsset.objects.in_bulk(pks)
     truth: dict[int, list[list[Any]]] = {pk: [] for pk in pks}
-    decided = (
-        ImageTag.objects.filter(image__in=pks, state__in=ImageTag.TRUTH).select_related("tag").order_by("tag__key")
-    )
+    decided = ImageTag.objects.decided_by_people().filter(image__in=pks).select_related("tag").order_by("tag__key")
     for row in decided:
         truth[row.image_id].append([row.tag.name, row.tag.category, int(row.state in ImageTag.POSITIVE)])
     cells: dict[int, list[dict[str, Any]]] = {pk: [] for pk in pks}

@@ -47,7 +47,7 @@ def cells(experiment: Experiment) -> Iterator[dict[str, Any]]:
 def _decided(images: Sequence[int], proposals: Sequence[Proposal]) -> tuple[Words, dict[int, dict[int, str]]]:
     """Image → {number of a tag: right or wrong}."""
     rows = list(
-        ImageTag.objects.filter(image__in=images, state__in=ImageTag.TRUTH).values_list("image_id", "tag_id", "state")
+        ImageTag.objects.decided_by_people().filter(image__in=images).values_list("image_id", "tag_id", "state")
     )
     words = Words()
     for pk, key, category in Tag.objects.filter(pk__in={tag for _, tag, _ in rows}).values_list(

@@ -238,7 +238,7 @@ def truth_of(index: Index) -> Decisions:
     pks = sorted(index.places)
     width = max(1, len(index.tags))
     for at in range(0, len(pks), _STEP):
-        rows = ImageTag.objects.filter(image__in=pks[at : at + _STEP], state__in=ImageTag.TRUTH)
+        rows = ImageTag.objects.decided_by_people().filter(image__in=pks[at : at + _STEP])
         for image, tag, state in rows.values_list("image_id", "tag_id", "state"):
             positive = state in ImageTag.POSITIVE
             missable[index.places[image]] += positive

@@ -35,6 +35,7 @@ class Sheet:
     held_out: npt.NDArray[np.bool_]
     tag_ids: list[int | None]
     captions: dict[int, str] = field(default_factory=dict)  # place → reviewed text
+    settled: frozenset[int] = frozenset()  # places that a judge settled: no truth, and nothing to ask a person
 
 
 @dataclass(slots=True)
@@ -66,7 +67,8 @@ def load(experiment: Experiment, *, only: Sequence[int] | None = None) -> Sheet:
     truth = _truth(len(images), decisions, reviewed, words)
     denied = _denied(decisions, words)
     said = [_said(found, len(images), words, captions, denied) for found in raw]
-    return Sheet(truth, rows, said, images, held_out, words.tag_ids, captions)
+    settled = _settled(images, places)
+    return Sheet(truth, rows, said, images, held_out, words.tag_ids, captions, settled)
 
 
 def load_runs(images: Sequence[int], runs: Mapping[int, int]) -> tuple[Truth, Said]:
@@ -190,7 +192,7 @@ def _decisions(
     reviewed = np.zeros(len(images), bool)
     tags: set[int] = set()
     for part in _slices(images):
-        rows = ImageTag.objects.filter(image__in=part, state__in=ImageTag.TRUTH)
+        rows = ImageTag.objects.decided_by_people().filter(image__in=part)
         for image, tag, state in rows.values_list("image_id", "tag_id", "state"):
             found.append((places[image], tag, state in ImageTag.POSITIVE))
             tags.add(tag)
@@ -207,6 +209,13 @@ def _decisions(
     for place, _, _ in found:
         reviewed[place] = True
     return found, captions, reviewed
+
+
+def _settled(images: Sequence[int], places: Mapping[int, int]) -> frozenset[int]:
+    auto = ImageAsset.objects.filter(review_state=ImageAsset.Review.AUTO)
+    return frozenset(
+        places[pk] for part in _slices(images) for pk in auto.filter(pk__in=part).values_list("pk", flat=True)
+    )
 
 
 def _truth(n: int, decisions: _Decisions, reviewed: npt.NDArray[np.bool_], words: Words) -> Truth:

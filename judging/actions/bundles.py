@@ -428,5 +428,5 @@ def _decisions(
 
 def _decided(images: Sequence[int]) -> dict[tuple[int, int], bool]:
     """(image, tag) → how people decided here."""
-    rows = ImageTag.objects.filter(image__in=images, state__in=ImageTag.TRUTH)
+    rows = ImageTag.objects.decided_by_people().filter(image__in=images)
     return {(i, t): s in ImageTag.POSITIVE for i, t, s in rows.values_list("image_id", "tag_id", "state")}

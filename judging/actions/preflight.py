@@ -193,7 +193,7 @@ def _reviewed(ids: Sequence[int]) -> int:
     """Images of which a person has spoken."""
     spoken: set[int] = set()
     for part in _parts(ids):
-        decided = ImageTag.objects.filter(image__in=part, state__in=ImageTag.TRUTH).values_list("image_id", flat=True)
+        decided = ImageTag.objects.decided_by_people().filter(image__in=part).values_list("image_id", flat=True)
         spoken.update(decided.distinct())
         images = ImageAsset.objects.filter(pk__in=part, review_state=ImageAsset.Review.REVIEWED)
         spoken.update(images.values_list("pk", flat=True))

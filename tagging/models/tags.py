@@ -55,6 +55,12 @@ class TagAlias(models.Model):
         super().save(*args, **kwargs)  # type: ignore[arg-type]
 
 
+class ImageTagQuerySet(models.QuerySet["ImageTag"]):
+    def decided_by_people(self) -> ImageTagQuerySet:
+        """Decisions to measure with: not those of images that a judge settled and nobody has looked at since."""
+        return self.filter(state__in=ImageTag.TRUTH).exclude(image__review_state="auto")
+
+
 class ImageTag(models.Model):
     """The tag in force on an image. Truth is accepted, rejected and added; proposed is what the shown run says.
 
@@ -77,6 +83,8 @@ class ImageTag(models.Model):
     state = models.PositiveSmallIntegerField(choices=State)
     run = models.ForeignKey(Run, models.SET_NULL, null=True, blank=True, related_name="+", db_index=False)
     score = models.FloatField(null=True, blank=True)
+
+    objects = ImageTagQuerySet.as_manager()
 
     class Meta:
         constraints = [

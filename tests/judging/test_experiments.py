@@ -291,3 +291,17 @@ def test_the_number_of_queries_does_not_grow_with_the_images(fake, django_assert
     made = compare_runs([lab.run(lab.recipe(fake, variant=v), trip) for v in "abc"])
     with django_assert_max_num_queries(30):
         board.compute(made)
+
+
+def test_what_a_judge_settled_is_no_truth(fake):
+    trip = lab.collection(12)
+    lab.decide(images(trip), {"variant": "a"}, wrong={"variant": "b"})
+    ImageAsset.objects.filter(collection=trip, pk__in=list(images(trip).values_list("pk", flat=True)[:4])).update(
+        review_state=ImageAsset.Review.AUTO
+    )
+    made = lab.experiment(trip, AXES, name="Which variant?")
+    start(made)
+    lab.finish(made)
+    found = board.board(made)
+    assert (found["images"], found["judged_images"]) == (12, 8)
+    assert found["unjudged"] == 0  # nor is a person asked about it
