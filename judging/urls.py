@@ -17,6 +17,7 @@ urlpatterns: list[URLPattern] = [
     path("experiments/<int:pk>/", experiments.show, name="experiment"),
     path("experiments/<int:pk>/status/", experiments.status, name="experiment_status"),
     path("experiments/<int:pk>/leaderboard/", experiments.leaderboard, name="leaderboard"),
+    path("experiments/<int:pk>/judge/", experiments.judge, name="experiment_judge"),
     path("experiments/<int:pk>/rest/", rest.rest, name="rest"),
     path("experiments/<int:pk>/arena/", arena.arena, name="arena"),
     path("experiments/<int:pk>/votes/", arena.ranking, name="votes"),

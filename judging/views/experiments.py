@@ -24,11 +24,13 @@ from tagging.views.home import served, workers
 from .. import board as boards
 from .. import metrics
 from ..actions import experiments as actions
-from ..models import Experiment
+from ..actions.judge_experiment import judge_experiment
+from ..models import Experiment, JudgeJob, JudgeProfile
 from ..plans import Plan
 from ..progress import progress, progress_of
 
 PAGE = 30
+JOBS = 8  # of judges, the newest
 
 
 # -- the list ----------------------------------------------------------------------------------------------------------
@@ -111,7 +113,33 @@ def _one(pk: int) -> Experiment:
 def show(request: Request, pk: int) -> HttpResponse:
     """One experiment. The leaderboard comes by itself: it may have to be computed."""
     found = _one(pk)
-    return render(request, "judging/experiment.html", {**_context(request, found), "metric": _metric(request)})
+    jobs = JudgeJob.objects.filter(experiment=found).select_related("version__profile", "collection")
+    context = {
+        **_context(request, found),
+        "metric": _metric(request),
+        "judges": JudgeProfile.objects.filter(enabled=True, current__isnull=False).order_by("name"),
+        "jobs": jobs[:JOBS],
+    }
+    return render(request, "judging/experiment.html", context)
+
+
+@needs("curate", "POST")
+def judge(request: Request, pk: int) -> HttpResponse:
+    """Have a judge look at what the recipes proposed."""
+    found = get_object_or_404(Experiment.objects.select_related("collection"), pk=pk)
+    profile = get_object_or_404(JudgeProfile.objects.select_related("current"), slug=request.POST.get("judge", ""))
+    row, share = request.POST.get("row", ""), request.POST.get("share", "").strip() or "100"
+    rows = found.rows.filter(pk=int(row)) if row.isascii() and row.isdigit() and len(row) < 19 else found.rows.none()
+    try:
+        try:
+            part = float(share) / 100
+        except ValueError:
+            raise ValidationError({"share": f"{share[:40]!r} is not a number."}) from None
+        job = judge_experiment(found, profile, rows=list(rows), share=part, by=request.user)
+    except ValidationError as e:
+        messages.warning(request, " ".join(e.messages))
+        return redirect(found)
+    return redirect(job)
 
 
 @needs("read")

@@ -49,6 +49,7 @@ def matrix(request: Request, pk: int) -> HttpResponseBase:
         "n_images": experiment.n_images,
         "page": PAGE,
         "may_review": may(request.user, "review"),
+        "may_curate": may(request.user, "curate"),
     }
     return render(request, "judging/matrix.html" + ("#main" if request.htmx else ""), context)
 
