@@ -365,6 +365,7 @@ def save_recipe(
             dict(member.channel.options),
             member.name,
             dict(member.channel.variables or {}),
+            member.channel.adapter_config.get("read", "original"),
         )
         for member in members
     ]

@@ -25,6 +25,9 @@ MAX_VALUES = 50
 MAX_CELLS = 200
 MAX_SAMPLES = 20
 
+#: the name that the choice of pixels has among the options
+READ = "read"
+
 Value = bool | int | float | str | None
 
 
@@ -129,7 +132,10 @@ def _literal(text: str) -> Value:
 # -- cells ------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What the grid must know of an adapter row. `effective` fills the defaults in; ValueError names a bad option."""
+    """What the grid must know of an adapter row. `effective` fills the defaults in; ValueError names a bad option.
+
+    Of a model that sees, READ is varied like an option: the pixels it gets, "original" or "proxy".
+    """
 
     slug: str
     label: str
@@ -137,6 +143,7 @@ class Model:
     options: frozenset[str]
     takes_prompt: bool
     effective: Callable[[dict[str, Any]], dict[str, Any]]
+    own_prompt: bool = False  # it can be asked without one
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +267,8 @@ class _Maker:
             return [mapped[0]]
         if wanted is None and self.axes.prompts:
             return [self.axes.prompts[0]]
+        if wanted is None and model.own_prompt:
+            return [None]
         if wanted is None:
             self.note(f"{model.label} needs a prompt and none is chosen: it is left out.")
             return []

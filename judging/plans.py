@@ -18,6 +18,7 @@ from tagging.queries import ImageFilter
 from tagging.views.filters import words
 
 from .actions import experiments
+from .actions.cells import option_names
 from .actions.preflight import Preflight, bases, preflight
 from .grid import parse_values
 from .models import Experiment
@@ -129,7 +130,7 @@ class Plan:
         found: dict[str, None] = {}
         for row in rows:
             try:
-                found |= dict.fromkeys(row.adapter_class.Options.model_fields)
+                found |= dict.fromkeys(option_names(row))
             except UnknownAdapter:
                 continue
         return sorted(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -57,6 +57,7 @@ class SchemaForm:
     `carry`    values that a person typed into another form (`changed()` of it). Those that this model accepts replace
                the initial ones; the others are dropped, so that changing the adapter never produces an error.
     `prefix`   put before every input's name, so that two forms live on one page.
+    `leave_out` names of fields that are not asked for here: they are neither drawn nor read nor in `cleaned`.
     `start_word` what the starting value is called beside its field: "default", or "saved" where it was saved before.
 
     Bound, `is_valid()` validates with the model itself; `cleaned` is its JSON-ready dump, `errors` maps field names
@@ -74,8 +75,10 @@ class SchemaForm:
         carry: Mapping[str, Any] | None = None,
         prefix: str = "options-",
         start_word: str = "default",
+        leave_out: Collection[str] = (),
     ) -> None:
         self.model = model
+        self.leave_out = frozenset(leave_out)
         self.data = data
         self.prefix = prefix
         self.start_word = start_word
@@ -90,7 +93,8 @@ class SchemaForm:
     def properties(self) -> dict[str, dict[str, Any]]:
         """Field name → its schema, references and optional wrappers resolved."""
         definitions = self.schema.get("$defs", {})
-        return {name: flat(s, definitions) for name, s in self.schema.get("properties", {}).items()}
+        shown = {n: s for n, s in self.schema.get("properties", {}).items() if n not in self.leave_out}
+        return {name: flat(s, definitions) for name, s in shown.items()}
 
     @property
     def is_bound(self) -> bool:
@@ -134,7 +138,7 @@ class SchemaForm:
         """The valid values, defaults filled in, JSON-ready. ValueError before a successful `is_valid()`."""
         if not self.is_valid() or self.instance is None:
             raise ValueError("this form is not valid")
-        return self.instance.model_dump(mode="json")
+        return self.instance.model_dump(mode="json", exclude=set(self.leave_out) or None)
 
     def changed(self) -> dict[str, Any]:
         """What a person set differently from the starting values, valid or not: for another form's `carry`."""

@@ -11,26 +11,54 @@ from pydantic import ValidationError as Invalid
 
 from prompts.models import PromptVersion
 from tagging.actions import labels
+from tagging.actions.recipes import READ as SOURCES
 from tagging.actions.recipes import ChannelSpec, get_recipe
 from tagging.adapters.registry import UnknownAdapter
 from tagging.models import Channel, Collection, ModelAdapter, PolicyVersion, Recipe
 from tagging.models.adapters import options_errors
 
-from ..grid import Axes, Cell, Grid, GridError, Model, Part, differences, expand
+from ..grid import READ, Axes, Cell, Grid, GridError, Model, Part, differences, expand
 
 
 def model_of(row: ModelAdapter) -> Model:
     """What the grid must know of an adapter row. UnknownAdapter when its package is gone."""
     cls = row.adapter_class
+    own, sees = cls.Options.row_settings(), cls.capabilities.vision
+    pixels = frozenset({READ}) if sees else frozenset()
 
     def effective(given: dict[str, Any]) -> dict[str, Any]:
+        options = {name: value for name, value in given.items() if name != READ and name not in own}
+        read = given.get(READ, SOURCES[0])
+        if read not in SOURCES:
+            raise GridError(f"{row.label}: {READ}: {read!r} is none of {' and '.join(SOURCES)}", "options")
         try:
-            options = cls.Options.model_validate({**row.options, **given})
+            found = cls.Options.model_validate({**row.options, **options}).model_dump(mode="json", exclude=set(own))
         except Invalid as e:
             raise GridError(f"{row.label}: {'; '.join(options_errors(e))}", "options") from None
-        return options.model_dump(mode="json")
+        return {**found, READ: read} if sees else found
 
-    return Model(row.slug, row.label, row.kind, frozenset(cls.Options.model_fields), cls.capabilities.prompt, effective)
+    able, names = cls.capabilities, frozenset(cls.Options.model_fields) - own
+    return Model(row.slug, row.label, row.kind, names | pixels, able.prompt, effective, able.own_prompt)
+
+
+def option_names(row: ModelAdapter) -> list[str]:
+    """What can be varied of a model, in the order of its options. UnknownAdapter."""
+    names = model_of(row).options
+    return [*(n for n in row.adapter_class.Options.model_fields if n in names), *({READ} & names)]
+
+
+def part_of(channel: Channel) -> Part:
+    """A channel as a part of a cell. Options that its model no longer knows are left out, and those that are its own
+    business."""
+    try:
+        code = channel.adapter.adapter_class.Options
+        known = code.model_fields.keys() - code.row_settings()
+    except UnknownAdapter:
+        known = set(channel.options)
+    options = {name: value for name, value in channel.options.items() if name in known}
+    if read := channel.adapter_config.get(READ):
+        options[READ] = read
+    return Part(channel.adapter.slug, channel.prompt_version_id, options, channel.name, dict(channel.variables or {}))
 
 
 def models() -> dict[str, Model]:
@@ -50,14 +78,7 @@ def cells_of(recipes: Iterable[Recipe]) -> dict[int, Cell]:
     parts: dict[int, list[Part]] = {recipe.pk: [] for recipe in given}
     rows = Channel.objects.filter(recipe__in=given, role=Channel.Role.ASKED).select_related("adapter")
     for channel in rows.order_by("recipe", "position"):
-        try:
-            known = channel.adapter.adapter_class.Options.model_fields
-        except UnknownAdapter:
-            known = channel.options
-        options = {name: value for name, value in channel.options.items() if name in known}
-        variables = dict(channel.variables or {})
-        part = Part(channel.adapter.slug, channel.prompt_version_id, options, channel.name, variables)
-        parts[channel.recipe_id].append(part)
+        parts[channel.recipe_id].append(part_of(channel))
     return {
         recipe.pk: Cell(tuple(parts[recipe.pk]), dict(recipe.combine), recipe.policy_version_id, recipe.pk)
         for recipe in given
@@ -111,7 +132,9 @@ def specs_of(
             raise ValidationError({"prompts": f"There is no prompt version {part.prompt}."})
         prompt = prompts[part.prompt] if part.prompt is not None else None
         name = part.name if len(cell.parts) > 1 else ""
-        found.append(ChannelSpec(adapters[part.adapter], prompt, dict(part.options), name, dict(part.variables)))
+        options = dict(part.options)
+        read = options.pop(READ, SOURCES[0])
+        found.append(ChannelSpec(adapters[part.adapter], prompt, options, name, dict(part.variables), read))
     return found
 
 

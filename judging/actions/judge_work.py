@@ -88,7 +88,8 @@ class Judge:
             version = self.version
             if version.adapter is None or version.prompt_version is None:
                 raise ModelUnavailable(f"{version} cannot judge yet. {version.ready}")
-            self._call = Call(version.adapter.slug, version.adapter.label, version.adapter_config, version.options)
+            row = version.adapter
+            self._call = Call(row.slug, row.label, version.adapter_config, row.settled(version.options))
         return self._call
 
     # -- what is asked ----------------------------------------------------------------------------------------------

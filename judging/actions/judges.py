@@ -175,17 +175,20 @@ def _adapter(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         built = adapter.build()
-        effective = built.options(dict(options or {}))
+        effective = adapter.run_options(options)
     except LookupError as error:
         errors["adapter"] = [str(error)]
         return {}, {}
     except OptionsError as error:
         errors["options"] = options_errors(error)
         return {}, {}
+    except ValidationError as error:
+        errors |= error.message_dict
+        return {}, {}
     if not built.capabilities.prompt:
         errors["adapter"] = [f"{adapter.label} takes no prompt, so it cannot judge: choose a language model."]
     config = {name: getattr(adapter, name) for name in ("kind", "source", "revision", "device", "quantization")}
-    return config, effective.model_dump(mode="json")
+    return config, effective
 
 
 def change(

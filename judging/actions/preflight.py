@@ -27,7 +27,7 @@ from tagging.models import (
 )
 
 from .. import ranking
-from ..grid import Cell, Part
+from ..grid import READ, Cell, Part
 from ..images import choose, held_out
 from . import cells as grids
 
@@ -231,11 +231,12 @@ class _Answered:
         return self.prompts[pk]
 
     def _options(self, slug: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        row = self.adapters.get(slug)
+        row, options = self.adapters.get(slug), dict(given)
+        pixels = {READ: options.pop(READ, "original")}
         try:
-            return row.build().options(dict(given)).inference_dict() if row else dict(given)
+            return {**(row.build().options(options).inference_dict() if row else options), **pixels}
         except (UnknownAdapter, LookupError, ValueError):
-            return dict(given)
+            return {**options, **pixels}
 
     def count(self, part: Part) -> int:
         """Of all images and samples."""
@@ -256,12 +257,11 @@ class _Answered:
         channels = Channel.objects.filter(adapter=row, role=Channel.Role.ASKED).annotate(
             digest=F("prompt_version__digest")
         )
-        for channel in channels.select_related("recipe"):
+        for channel in channels.select_related("recipe", "adapter"):
             config = channel.adapter_config
             if (channel.digest or "") != self._prompt(part.prompt) or any(config.get(k) != v for k, v in now.items()):
                 continue
-            mine = Part(row.slug, channel.prompt_version_id, channel.options, "", channel.variables or {})
-            if self.content(mine) == call:
+            if self.content(grids.part_of(channel)) == call:
                 rule = channel.recipe.combine.get("rule", "single")
                 if rule == "single":
                     single.append(channel.recipe_id)

@@ -73,8 +73,9 @@ def get_recipe(
     the one that comes with iwtag. Channels of the same name get a number.
 
     Raises ValidationError: keyed by "options" for a bad option, "adapter" for a disabled or unknown adapter, "prompt"
-    where the adapter takes none or needs one, "variables" for one that the prompt does not have, "name", "read",
-    "combine", "channels" where there are none or too many. With several channels the message names the one.
+    where the adapter takes none or needs one (it has none of its own), "variables" for one that the prompt does not
+    have, "name", "read", "combine", "channels" where there are none or too many. With several channels the message
+    names the one.
     """
     if not 1 <= len(channels) <= MAX_CHANNELS:
         raise ValidationError({"channels": f"A recipe has 1 to {MAX_CHANNELS} channels, not {len(channels)}."})
@@ -211,7 +212,7 @@ def _channel(spec: ChannelSpec) -> Channel:
     except LookupError as e:
         raise ValidationError({"adapter": str(e)}) from None
     try:
-        options = adapter.options(spec.options)
+        options = row.run_options(spec.options)
     except OptionsError as e:
         raise ValidationError({"options": options_errors(e)}) from None
     if spec.read not in READ:
@@ -219,7 +220,7 @@ def _channel(spec: ChannelSpec) -> Channel:
     takes_prompt = adapter.capabilities.prompt
     if spec.prompt_version and not takes_prompt:
         raise ValidationError({"prompt": f"{row.label} takes no prompt."})
-    if takes_prompt and not spec.prompt_version:
+    if takes_prompt and not adapter.capabilities.own_prompt and not spec.prompt_version:
         raise ValidationError({"prompt": f"{row.label} needs a prompt."})
     return Channel(
         name=_channel_name(spec),
@@ -234,5 +235,5 @@ def _channel(spec: ChannelSpec) -> Channel:
             **({"read": spec.read} if spec.read != READ[0] else {}),
         },
         prompt_version=spec.prompt_version,
-        options=options.model_dump(mode="json"),
+        options=options,
     )

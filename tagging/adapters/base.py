@@ -69,6 +69,7 @@ class Capabilities:
     outputs: frozenset[str]  # of {"tags", "caption", "rating"}
     scores: bool = False  # tags come with probabilities
     prompt: bool = False  # takes a user prompt
+    own_prompt: bool = False  # and does without one: it has words of its own, or its options make them
     system: bool = False  # takes a system prompt
     vision: bool = True  # sees the image
     images_per_call: int = 1
@@ -87,6 +88,7 @@ class Capabilities:
             "outputs": sorted(self.outputs),
             "scores": self.scores,
             "prompt": self.prompt,
+            "own_prompt": self.own_prompt,
             "system": self.system,
             "vision": self.vision,
             "images_per_call": self.images_per_call,
@@ -128,10 +130,16 @@ class AdapterOptions(BaseModel):
     identity of a prediction, because changing them needs no new inference. `"advanced": True` puts a field behind the
     form's disclosure; `"group": "Sampling"` puts it under that heading (Sampling, Image, Limits, Thresholds, Words …),
     `"unit": "px"` names what it counts, `"labels": {value: words}` says choices in better words, `"preset": False`
-    keeps a field out of saved presets.
+    keeps a field out of saved presets. `"row": True` marks a setting of the configured model that no run, recipe or
+    judge may change (which key is sent, whether foreign code is run): only the administration shows it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def row_settings(cls) -> frozenset[str]:
+        """Names of the options that belong to the configured model alone."""
+        return frozenset(n for n, f in cls.model_fields.items() if _extra(f.json_schema_extra).get("row"))
 
     def inference_dict(self) -> dict[str, Any]:
         """The options that change what the model computes, defaults filled in: part of `Prediction.key`."""

@@ -23,8 +23,11 @@ models folder, a hub id or an address. What an adapter can do and which options 
 this page are drawn from it.
 
 In the tables of options, *chooses* marks an option that only chooses among stored scores and *how* one that only says
-how the work is done: changing those runs no model again. All others are part of a prediction's identity.
+how the work is done: changing those runs no model again. All others are part of a prediction's identity. *model*
+marks a setting of the configured model, made in its administration: no run, recipe or judge changes it.
 """
+#: What is said of an option beside its help, and the mark in its schema that it stands for.
+MARKS = {"chooses": "selection", "how": "operational", "model": "row"}
 
 PROXIES = """\
 ## Originals or proxies
@@ -148,7 +151,7 @@ def options(family: type[Adapter]) -> Iterator[str]:
     """Rows of the table of options."""
     schema = family.Options.model_json_schema()
     for name, rule in schema.get("properties", {}).items():
-        marks = [word for word, key in (("chooses", "selection"), ("how", "operational")) if rule.get(key)]
+        marks = [word for word, key in MARKS.items() if rule.get(key)]
         text = str(rule.get("description", "")).strip()
         mark = f" *{', '.join(marks)}*" if marks else ""
         default = _value(rule.get("default", ""))

@@ -50,7 +50,7 @@ def call_of(
 ) -> Call:
     """A call of a configured model: its own options, overridden by `options`. `extras` join the identity of what it
     answers. ModelUnavailable; pydantic.ValidationError for an option that it does not have."""
-    effective = adapter.build().options(dict(options or {})).model_dump(mode="json")
+    effective = adapter.settled(adapter.build().options(dict(options or {})).model_dump(mode="json"))
     config = {name: getattr(adapter, name) for name in ("kind", "source", "revision", "device", "quantization")}
     return Call(adapter.slug, adapter.label, config, effective, extras=extras)
 

@@ -70,7 +70,8 @@ def kept_under(key: str, reply: Reply) -> str:
 
 def model_key(channel: Channel) -> str:
     """What must be resident for a channel."""
-    return loading_key(channel.adapter.adapter_class, channel.adapter_config, channel.options)
+    row = channel.adapter
+    return loading_key(row.adapter_class, channel.adapter_config, row.settled(channel.options))
 
 
 def loading_key(adapter: type[Adapter], config: Mapping[str, Any], options: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from prompts.rendering import PromptError, RenderContext, names_used, render
 
 from ..adapters.base import ModelUnavailable, PackedScores, Reply, Request, ScoredTag
-from ..models import Channel, ImageAsset, Prediction, Run
+from ..models import Channel, ImageAsset, ModelAdapter, Prediction, Run
 from .calls import Call
 from .contexts import PER_IMAGE, Contexts, Sayings
 from .propose import Proposer, compiled_policy
@@ -21,7 +21,8 @@ class Stage(Call):
 
     def __init__(self, run: Run, channel: Channel) -> None:
         """Raises ModelUnavailable when the adapter is unknown here or refuses its stored options."""
-        super().__init__(channel.adapter.slug, channel.adapter.label, channel.adapter_config, channel.options)
+        options = channel.adapter.settled(channel.options)
+        super().__init__(channel.adapter.slug, channel.adapter.label, channel.adapter_config, options)
         self.channel = channel
         self.policy = compiled_policy(run.recipe.policy_version_id)
         self.proposer = Proposer(self.adapter_class, self.options, self.policy, source=channel.source)
@@ -31,6 +32,16 @@ class Stage(Call):
         self.names = names_used(self.system) | names_used(self.template)
         self.terms = self._terms()
         self.mean_cost = 0.0  # of an answer, as far as is known
+
+    def settings_changed(self) -> bool:
+        """The configured model got another key, or the like, since this was made."""
+        now = ModelAdapter.objects.filter(pk=self.channel.adapter_id).values_list("options", flat=True).first()
+        if now == self.channel.adapter.options:
+            return False
+        row = ModelAdapter.objects.filter(pk=self.channel.adapter_id).first()
+        return row is not None and row.settled(self.channel.options) != self.channel.adapter.settled(
+            self.channel.options
+        )
 
     def _terms(self) -> tuple[str, ...]:
         """The policy's vocabulary, in its order, for a model that is to be held to it."""
@@ -97,6 +108,8 @@ def stage_of(run: Run, position: int) -> Stage:
     """The stage, made once per recipe and process (the last few are kept). ModelUnavailable."""
     key = (run.recipe_id, position)
     found = _STAGES.get(key)
+    if found is not None and found.settings_changed():
+        found = None
     if found is None:
         channel = Channel.objects.select_related("adapter", "prompt_version").get(
             recipe_id=run.recipe_id, position=position

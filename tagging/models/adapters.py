@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
@@ -69,6 +70,30 @@ class ModelAdapter(models.Model):
     def build(self) -> Adapter:
         """An adapter instance, weights not loaded."""
         return registry.build(self.kind, self.config())
+
+    def run_options(self, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The effective options of a run, recipe or judge that changes these, without the settings of this row: those
+        are taken from it whenever the model is called. pydantic.ValidationError; ValidationError under "options" where
+        one of the row's settings is to be changed. LookupError when the code is gone."""
+        adapter, given = self.build(), dict(given or {})
+        found, own = adapter.options(given).model_dump(mode="json"), adapter.Options.row_settings()
+        if own & given.keys():
+            mine = adapter.options().model_dump(mode="json")
+            if foreign := sorted(name for name in own & given.keys() if found[name] != mine[name]):
+                names = ", ".join(foreign)
+                raise ValidationError(
+                    {"options": f"{names}: set for {self.label} as a whole, in the administration of models."}
+                )
+        return {name: value for name, value in found.items() if name not in own}
+
+    def settled(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options as a recipe or judge keeps them, with this row's own settings as they are now."""
+        try:
+            own = self.adapter_class.Options.row_settings()
+        except (LookupError, ImportError, TypeError):
+            return dict(options)
+        kept = {name: value for name, value in options.items() if name not in own}
+        return {**kept, **{name: value for name, value in self.options.items() if name in own}}
 
     def clean(self) -> None:
         check_kind(self.kind)

@@ -139,10 +139,15 @@ class ChannelForm:
         """The options' form over the adapter row's own values; None without code."""
         if self.adapter is None or self.adapter_class is None:
             return None
-        more = {"initial": self.adapter.options, "prefix": self.options_prefix}
+        code = self.adapter_class.Options
+        more: dict[str, Any] = {
+            "initial": self.adapter.options,
+            "prefix": self.options_prefix,
+            "leave_out": code.row_settings(),
+        }
         if self.bound:
-            return SchemaForm(self.adapter_class.Options, data=self.data, **more)
-        return SchemaForm(self.adapter_class.Options, carry=self._carried(), **more)
+            return SchemaForm(code, data=self.data, **more)
+        return SchemaForm(code, carry=self._carried(), **more)
 
     def _carried(self) -> dict[str, Any]:
         """What the preset says, or what the person changed in the options of the adapter chosen before."""
@@ -210,6 +215,11 @@ class ChannelForm:
         return bool(self.capabilities.get("prompt"))
 
     @property
+    def needs_prompt(self) -> bool:
+        """It has no prompt of its own."""
+        return self.takes_prompt and not self.capabilities.get("own_prompt")
+
+    @property
     def read(self) -> str:
         """Which pixels the model gets: "original" or "proxy"."""
         return self.value("read", READ[0]) or READ[0]
@@ -236,7 +246,7 @@ class ChannelForm:
             self.errors.setdefault("adapter", ["Choose a model."])
         if self.value("prompt") and self.prompt is None:
             self.errors["prompt"] = ["There is no such prompt version for this model."]
-        elif self.takes_prompt and self.prompt is None:
+        elif self.needs_prompt and self.prompt is None:
             self.errors["prompt"] = ["Choose what it is asked."]
         if unset := [v.name for v in self.variables if v.default is None and not v.value.strip()]:
             self.errors["variables"] = [f"The prompt needs a value for {', '.join(unset)}."]

@@ -8,7 +8,9 @@ from django.core.exceptions import ValidationError
 from judging import board
 from judging.actions import advance as controller
 from judging.actions.advance import advance
+from judging.actions.cells import option_names
 from judging.actions.experiments import compare_runs, pause, resume, start, stop
+from judging.actions.preflight import preflight
 from judging.models import Experiment, ExperimentRun
 from tagging.actions.labels import move_label
 from tagging.actions.runs import NotNow
@@ -305,3 +307,41 @@ def test_what_a_judge_settled_is_no_truth(fake):
     found = board.board(made)
     assert (found["images"], found["judged_images"]) == (12, 8)
     assert found["unjudged"] == 0  # nor is a person asked about it
+
+
+def test_originals_against_proxies(fake):
+    trip = lab.collection(6)
+    axes = {"mode": "product", "adapters": ["fake"], "options": {"read": ["original", "proxy"], "kept": [3]}}
+    made = lab.experiment(trip, axes, name="Are proxies as good?")
+    rows = list(made.rows.all())
+    assert [row.name for row in rows] == ["read original", "read proxy"]
+    configs = [row.recipe.channels.get().adapter_config.get("read", "original") for row in rows]
+    assert configs == ["original", "proxy"]
+    assert all("read" not in row.recipe.channels.get().options for row in rows)
+    start(made)
+    lab.finish(made)
+    assert made.state == "done"
+    # what varies something else around a recipe of proxies reads proxies as well
+    around = {"mode": "around", "options": {"kept": [5]}}
+    second = lab.experiment(trip, around, name="Around it", base=str(rows[1].recipe_id))
+    reads = [row.recipe.channels.get().adapter_config.get("read") for row in second.rows.all()]
+    assert reads == ["proxy", "proxy"]
+    wrong = {"mode": "product", "adapters": ["fake"], "options": {"read": ["original", "thumbnail"]}}
+    with pytest.raises(ValidationError, match="thumbnail"):
+        lab.experiment(trip, wrong, name="Wrong")
+
+
+def test_what_was_answered_from_originals_is_not_counted_as_answered_from_proxies(fake):
+    trip = lab.collection(6)
+    lab.run(lab.recipe(fake), trip)
+    axes = {"mode": "product", "adapters": ["fake"], "options": {"read": ["original", "proxy"]}}
+    found = preflight(trip, axes)
+    assert (found.cells, found.known) == (12, 6)
+
+
+def test_settings_of_the_model_itself_are_no_axis():
+    server = ModelAdapter.objects.create(
+        slug="s", label="S", kind="openai", source="http://127.0.0.1:9/v1", options={"api_key_env": "MY_API_KEY"}
+    )
+    assert {"temperature", "read"} <= set(option_names(server))
+    assert "api_key_env" not in option_names(server)

@@ -6,12 +6,17 @@ import sys
 
 import pytest
 from django.conf import settings as django_settings
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
 from django.http import QueryDict
 from django.test import Client
 
+from prompts.actions import create_prompt, create_version
 from prompts.models import Prompt, PromptVersion
 from tagging.actions.labels import move_label
+from tagging.actions.recipes import ChannelSpec, get_recipe
 from tagging.actions.runs import cancel, pause
+from tagging.engine.stage import stage_of
 from tagging.models import Chunk, Collection, ImageAsset, ModelAdapter, Policy, PolicyVersion, Recipe, Run
 from tagging.views.newrun import NewRun
 
@@ -382,3 +387,64 @@ def test_a_model_that_takes_prompts_asks_for_one_and_for_its_values(holiday):
     assert done.status_code == 302, text_of(done)
     channel = Run.objects.latest("pk").recipe.channels.get()
     assert (channel.prompt_version, channel.variables) == (version, {"tone": "French", "count": 7})
+
+
+def test_only_a_model_with_words_of_its_own_does_without_a_prompt(holiday):
+    images(holiday, 2)
+    server = ModelAdapter.objects.create(
+        slug="server", label="Server", kind="openai", source="http://127.0.0.1:9/v1", options={"model": "m"}
+    )
+    joy = ModelAdapter.objects.create(slug="joy", label="Joy", kind="joycaption", source="/nowhere")
+    client = signed_in("curator")
+    piece = client.get("/channels/form/", {"adapter": "server"}).content.decode()
+    assert "the model's own" not in piece
+    assert 'aria-required="true"' in piece
+    page = client.post("/runs/new/", {"collection": "holiday", "adapter": "server"})
+    assert page.status_code == 422
+    assert 'id="id_prompt_error">Choose what it is asked.' in page.content.decode()
+    with pytest.raises(ValidationError) as refused:
+        get_recipe([ChannelSpec(server)])
+    assert refused.value.message_dict == {"prompt": ["Server needs a prompt."]}
+
+    piece = client.get("/channels/form/", {"adapter": "joy"}).content.decode()
+    assert '<option value="">the model\'s own</option>' in piece
+    assert 'aria-required="true"' not in piece
+    sent = {"collection": "holiday", "adapter": "joy", "options-caption_type": "booru"}
+    done = client.post("/runs/new/", sent)
+    assert done.status_code == 302, text_of(done)
+    channel = Run.objects.latest("pk").recipe.channels.get()
+    assert (channel.adapter, channel.prompt_version) == (joy, None)
+
+
+def test_settings_of_the_model_are_shown_in_its_administration_alone(holiday):
+    images(holiday, 2)
+    row = ModelAdapter.objects.create(
+        slug="server",
+        label="Server",
+        kind="openai",
+        source="http://127.0.0.1:9/v1",
+        options={"model": "m", "api_key_env": "FIRST_API_KEY"},
+    )
+    version = create_version(create_prompt(slug="p"), template="What is it?", message="first")
+    client = signed_in("curator")
+    piece = client.get("/channels/form/", {"adapter": "server"}).content.decode()
+    assert "options-temperature" in piece
+    assert "api_key_env" not in piece
+    assert "trust_remote_code" not in client.get("/channels/form/", {"adapter": "server"}).content.decode()
+    boss = Client()
+    boss.force_login(User.objects.create_superuser("boss"))
+    assert "options-api_key_env" in boss.get(f"/admin/tagging/modeladapter/{row.pk}/change/").content.decode()
+
+    sent = {"collection": "holiday", "adapter": "server", "prompt": str(version.pk)}
+    done = client.post("/runs/new/", {**sent, "options-api_key_env": "OTHER_API_KEY"})
+    assert done.status_code == 302, text_of(done)
+    recipe = Run.objects.latest("pk").recipe
+    assert "api_key_env" not in recipe.channels.get().options
+    assert stage_of(Run.objects.latest("pk"), 0).options.api_key_env == "FIRST_API_KEY"
+
+    with pytest.raises(ValidationError, match="api_key_env: set for Server as a whole"):
+        get_recipe([ChannelSpec(row, version, {"api_key_env": "OTHER_API_KEY"})])
+    row.options = {**row.options, "api_key_env": "SECOND_API_KEY"}
+    row.save()
+    assert get_recipe([ChannelSpec(row, version)]) == recipe  # another key is the same recipe
+    assert stage_of(Run.objects.latest("pk"), 0).options.api_key_env == "SECOND_API_KEY"

@@ -40,7 +40,7 @@ class EndpointOptions(AdapterOptions):
         title="Variable with the key",
         description="Name of the environment variable that holds the key, e.g. OPENAI_API_KEY. Empty: no key is sent. "
         "The key itself is never stored.",
-        json_schema_extra=_extra("Model", operational=True, advanced=False),
+        json_schema_extra=_extra("Model", operational=True, advanced=False, row=True),
     )
     # -- the picture
     send_image: bool = Field(

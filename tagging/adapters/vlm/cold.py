@@ -18,6 +18,7 @@ def capabilities(**changes: Any) -> Capabilities:
     usual: dict[str, Any] = {
         "outputs": frozenset({"caption", "tags"}),
         "prompt": True,
+        "own_prompt": True,
         "quantizations": runtime.QUANTIZATIONS,
         "devices": runtime.DEVICES,
         "seed": True,

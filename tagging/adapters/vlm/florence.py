@@ -43,7 +43,7 @@ class Florence2(VisionLanguage):
         tested="A tiny random checkpoint: tasks, batches, refusals. No published weights were at hand.",
         notes=("It takes no free prompt: leave it empty, or write a task such as <CAPTION>.",),
     )
-    capabilities: ClassVar[Capabilities] = capabilities(outputs=frozenset({"caption"}), prompt=False)
+    capabilities: ClassVar[Capabilities] = capabilities(outputs=frozenset({"caption"}), prompt=False, own_prompt=False)
     model_types: ClassVar[frozenset[str]] = frozenset({"florence2"})
     card_dtype: ClassVar[str] = "fp16"
     captioner: ClassVar[bool] = True
@@ -120,7 +120,7 @@ class PromptGen(Florence2):
         "the published repositories was not tried.",
         notes=("Tags come as text, which the policy's parse step reads.",),
     )
-    capabilities: ClassVar[Capabilities] = capabilities(prompt=False)
+    capabilities: ClassVar[Capabilities] = capabilities(prompt=False, own_prompt=False)
     tasks: ClassVar[tuple[str, ...]] = (
         "GENERATE_TAGS", "CAPTION", "DETAILED_CAPTION", "MORE_DETAILED_CAPTION", "ANALYZE", "MIXED_CAPTION",
         "MIXED_CAPTION_PLUS",

@@ -44,7 +44,7 @@ class LoadOptions(AdapterOptions):
         title="Run code that comes with the model",
         description="WARNING: the model's folder or repository may hold Python that then runs on this machine with "
         "all rights of iwtag. Tick it only for a source and a pinned revision that you have read or trust.",
-        json_schema_extra={"advanced": True, "warning": True},
+        json_schema_extra={"advanced": True, "warning": True, "row": True},
     )
     compile: bool = Field(
         False,
