@@ -31,6 +31,7 @@ from tagging.models import Collection
 from tagging.queries import filtered
 
 from .exporters.base import Exporter, ExportError, Selection
+from .exporters.of_run import find_run
 from .exporters.registry import UnknownFormat, exporter_class
 from .models import ExportEntry, ExportJob
 
@@ -64,7 +65,17 @@ def get_exporter(
         checked = found.Options.model_validate(dict(options or {}))
     except OptionsError as e:
         raise ValidationError({name or "options": lines for name, lines in messages_of(e).items()}) from None
+    if checked.proposed_by:
+        find_run(collection, checked.proposed_by)
     return found(selection(collection, filter), checked)
+
+
+def settled(exporter: Any) -> dict[str, Any]:
+    """The options as a job keeps them: a label stands for the run that it means now."""
+    options: dict[str, Any] = exporter.options.model_dump(mode="json")
+    if options["proposed_by"]:
+        options["proposed_by"] = f"run {find_run(exporter.selection.collection, options['proposed_by']).pk}"
+    return options
 
 
 def parse_filter(given: Mapping[str, Any] | None) -> ImageFilter:
@@ -101,7 +112,7 @@ def create_export(
     job = ExportJob.objects.create(
         collection=collection,
         format=format,
-        options=exporter.options.model_dump(mode="json"),
+        options=settled(exporter),
         filter=filter_as_json(f),
         created_by_id=by.pk if by and by.is_authenticated else None,
     )

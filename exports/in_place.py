@@ -91,7 +91,7 @@ def create(
         collection=collection,
         format=format,
         step=Step.WRITE if write else Step.PLAN,
-        options=exporter.options.model_dump(mode="json"),
+        options=actions.settled(exporter),
         filter=actions.filter_as_json(f),
         created_by_id=by.pk if by and by.is_authenticated else None,
     )

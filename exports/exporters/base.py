@@ -41,6 +41,13 @@ class ExportOptions(BaseModel):
         title="Also what a judge accepted",
         description="Images that a gate settled without a person, with the tags it accepted.",
     )
+    proposed_by: str = Field(
+        "",
+        max_length=160,
+        title="Only what one run proposed",
+        description="Instead of what is in force: a run's number (run 12), or a recipe's label ([task/]name[@model]) "
+        "for its newest finished run here. All images that it has an answer for.",
+    )
     min_score: float = Field(
         0.0,
         ge=0,

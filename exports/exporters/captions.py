@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Literal
 
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, OuterRef
 from pydantic import Field, field_validator, model_validator
 
 from tagging.models import ImageTag, Tag
 
 from .base import ExportOptions
 from .counting import some
-from .reading import Names, Packed, Record, Source, score_of, tag_of
+from .lookups import Names
+from .reading import Packed, Record, Source, score_of, tag_of
 from .texts import BadTemplate, Style, TextTag, TextWriter
 
 MAX_TAGS = 10_000
@@ -144,23 +145,18 @@ def changed_words(source: Source, change: Callable[[str], str]) -> dict[str, str
     `change` gives the written form of a name; equal means nothing happens to it. Two queries, and one for every 500
     that change.
     """
+    if source.of_run:
+        names = (source.names.tags[pk].name for pk in source.used())
+        return {name: changed for name in names if (changed := change(name)) != name}
     everything = Tag.objects.order_by().values_list("pk", "name")
     suspects = [pk for pk, name in everything.iterator(5000) if change(name) != name]
     images = source.images.order_by().values("pk")
     found: dict[str, str] = {}
     for at in range(0, len(suspects), 500):
-        used = ImageTag.objects.filter(wanted_tags(source.options), tag_id=OuterRef("pk"), image__in=images)
+        used = ImageTag.objects.filter(source.tag_filter(), tag_id=OuterRef("pk"), image__in=images)
         for name in Tag.objects.filter(Exists(used), pk__in=suspects[at : at + 500]).values_list("name", flat=True):
             found[name] = change(name)
     return found
-
-
-def wanted_tags(options: ExportOptions) -> Q:
-    """The tags that `Source` reads under these options."""
-    wanted = Q(state__in=ImageTag.POSITIVE)
-    if options.proposed:
-        wanted |= Q(state=ImageTag.State.PROPOSED, score__gte=options.min_score)
-    return wanted
 
 
 def changed_warning(changed: dict[str, str], why: str) -> list[str]:

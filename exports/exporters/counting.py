@@ -4,20 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tagging.models import ImageAsset
+
 from .base import ExportOptions, Selection
 
 EXAMPLES = 5
 
 
 def left_out(selection: Selection, options: ExportOptions, images: int) -> tuple[int, list[str]]:
-    """(images of the selection that are not exported, the warning about them)."""
+    """(images of the selection that are not exported, warnings that say why and how to have them)."""
     more = selection.images.order_by().count() - images
-    if options.proposed or more <= 0:
-        return max(more, 0), []
-    return more, [
-        f"{more:,} {'image is' if more == 1 else 'images are'} not reviewed yet and left out; "
-        "ask for what is proposed to have them too."
-    ]
+    if more <= 0:
+        return 0, []
+    if options.proposed_by:
+        what = "it" if more == 1 else "them"
+        return more, [f"{_are(more)} left out: {options.proposed_by} has no answer for {what}."]
+    if options.proposed:
+        return more, []
+    judged = 0
+    if not options.judged:
+        judged = selection.images.order_by().filter(review_state=ImageAsset.Review.AUTO).count()
+    warnings = []
+    if waiting := more - judged:
+        warnings.append(f"{_are(waiting)} not reviewed yet and left out; ask for what is proposed to have them too.")
+    if judged:
+        what = "it" if judged == 1 else "them"
+        warnings.append(f"{_are(judged)} left out: a judge accepted {what}, no person. Ask for what a judge accepted.")
+    return more, warnings
+
+
+def _are(n: int) -> str:
+    return f"{n:,} {'image is' if n == 1 else 'images are'}"
 
 
 def some(names: Sequence[str], total: int | None = None) -> str:

@@ -28,17 +28,9 @@ from prompts.cells import (
 from tagging.models import ImageTag
 
 from .base import Exporter, ExportOptions, Plan
-from .reading import (
-    NO_SCORE,
-    SCALE,
-    TAG_BITS,
-    TAG_SHIFT,
-    ImageRow,
-    Names,
-    Packed,
-    Source,
-    TagRow,
-)
+from .counting import left_out
+from .lookups import Names
+from .reading import NO_SCORE, SCALE, TAG_BITS, TAG_SHIFT, ImageRow, Packed, Source, TagRow
 
 BOM = b"\xef\xbb\xbf"
 __all__ = ["DANGEROUS", "CsvExporter", "CsvOptions", "escape_cell", "join_text", "split_text", "unescape_cell"]
@@ -95,17 +87,10 @@ class CsvExporter(Exporter[CsvOptions]):
         return Source(self.selection, self.options, rejected=rejected)
 
     def plan(self) -> Plan:
-        images, tags = self._source.counts()
-        everything = self.selection.images.count()
-        warnings = []
-        if not self.options.proposed and everything > images:
-            more = everything - images
-            warnings.append(
-                f"{more:,} {'image is' if more == 1 else 'images are'} not reviewed yet and left out; "
-                "ask for what is proposed to have them too."
-            )
-        rows = images if self.options.layout == "wide" else tags
-        return Plan(images=images, rows=rows, skipped=everything - images, warnings=warnings)
+        source = self._source
+        images, rows = source.counts() if self.options.layout == "long" else (source.images.count(),) * 2
+        skipped, warnings = left_out(self.selection, self.options, images)
+        return Plan(images=images, rows=rows, skipped=skipped, warnings=warnings)
 
     def stream(self) -> Iterator[bytes]:
         source = self._source

@@ -223,7 +223,7 @@ class DatasetExporter(Exporter[O]):
         return self.name_problems() if self._names_matter else []
 
     def plan(self) -> Plan:
-        images, _ = self.source.counts()
+        images = self.source.images.count()
         everything = Source(self.selection, self.options).images.count()
         skipped, warnings = left_out(self.selection, self.options, everything)
         if missing := everything - images:

@@ -55,7 +55,7 @@ class LabelStudioExporter(Exporter[LabelStudioOptions]):
     Options = LabelStudioOptions
 
     def plan(self) -> Plan:
-        images, _ = Source(self.selection, self.options).counts()
+        images = Source(self.selection, self.options).images.count()
         skipped, warnings = left_out(self.selection, self.options, images)
         return Plan(images=images, rows=images, skipped=skipped, warnings=warnings)
 

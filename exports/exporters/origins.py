@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from tagging.models import ImageTag, Run
 
 from ..xmp.fields import Detail
-from .reading import NO_SCORE, SCALE, ImageRow, Names, TagRow
+from .lookups import Names
+from .reading import NO_SCORE, SCALE, ImageRow, TagRow
 
 
 class Origins:

@@ -13,7 +13,8 @@ from tagging.models import ImageAsset
 
 from .base import Exporter, ExportError, ExportOptions, Plan
 from .counting import left_out
-from .reading import NO_SCORE, SCALE, TAG_BITS, TAG_SHIFT, DetailedRecord, Names, Record, Source, TagRow
+from .lookups import Names
+from .reading import NO_SCORE, SCALE, TAG_BITS, TAG_SHIFT, DetailedRecord, Record, Source, TagRow
 
 ROW_GROUP = 50_000
 REPEATED = ["rating", "tags.list.element", "source.list.element"]  # a dictionary of what is unique only costs
@@ -53,7 +54,7 @@ class ParquetExporter(Exporter[ParquetOptions]):
     Options = ParquetOptions
 
     def plan(self) -> Plan:
-        images, _ = Source(self.selection, self.options).counts()
+        images = Source(self.selection, self.options).images.count()
         skipped, warnings = left_out(self.selection, self.options, images)
         return Plan(images, images, skipped, warnings, self.refusals())
 

@@ -1,7 +1,8 @@
 """Preference pairs: what a person made of it against what the models said, for direct preference optimisation.
 
 Chosen: the tags a person left in force, or the caption a person wrote. Rejected: the tags and captions that runs
-proposed for the same image where they differ, and captions a person replaced by hand. The two shapes are those of TRL's
+proposed for the same image where they differ, and captions a person replaced by hand. On request also what won against
+what lost in the comparisons of the judging room. The two shapes are those of TRL's
 DPO trainer (https://huggingface.co/docs/trl/dataset_formats#preference).
 """
 
@@ -19,11 +20,12 @@ from tagging.models import ImageAsset, ImageTag, Proposal, TagEdit
 from .base import Exporter, Plan
 from .captions import CaptionOptions, Captions
 from .counting import left_out
-from .reading import TAG_SHIFT, DetailedRecord, Record, Source, TagRow
+from .of_run import IN_PROPOSAL
+from .reading import TAG_SHIFT, DetailedRecord, ImageRow, Record, Source, TagRow
 from .texts import TextTag
+from .votes import Answer, Which, decided, votes_on
 
 State = ImageTag.State
-IN_PROPOSAL = ("kept", "changed", "added")
 PROPOSALS_AT_ONCE = 200  # images: a proposal with its reasons is a few kilobytes
 
 
@@ -40,6 +42,13 @@ class PreferenceOptions(CaptionOptions):
         title="Accepted captions win too",
         description="A caption accepted as it was, against the captions that other runs proposed.",
     )
+    votes: Which = Field(
+        "none",
+        title="Also from votes",
+        description="Of two recipes' answers for an image, the one that won the comparison and the other; also of "
+        "images that are not reviewed.",
+        json_schema_extra={"labels": {"none": "no", "people": "of people", "all": "of people and judges"}},
+    )
     per_image: int = Field(4, ge=1, le=100, title="At most so many pairs an image", description="Of each kind.")
     tags_prompt: str = Field("List the tags of this image.", max_length=2000, title="Prompt for tags")
     caption_prompt: str = Field("Describe this image.", max_length=2000, title="Prompt for captions")
@@ -52,7 +61,7 @@ class PreferenceOptions(CaptionOptions):
 
     @model_validator(mode="after")
     def _needs_decisions(self) -> PreferenceOptions:
-        if self.proposed:
+        if self.proposed or self.proposed_by:
             raise ValueError("Preference pairs need what a person decided: they leave out what is only proposed.")
         return self
 
@@ -81,7 +90,7 @@ class PreferenceExporter(Exporter[PreferenceOptions]):
         return Source(self.selection, self.options, rejected=True)
 
     def plan(self) -> Plan:
-        """`rows` counts the images that may give pairs; how many pairs shows when their texts are compared."""
+        """`rows` counts the images and votes that may give pairs; how many pairs shows when texts are compared."""
         source = self._source
         images = source.images.count()
         skipped, warnings = left_out(self.selection, self.options, images)
@@ -92,6 +101,8 @@ class PreferenceExporter(Exporter[PreferenceOptions]):
         if self.options.about != "tags":
             wanted |= Q(caption_state__in=self._caption_states)
         rows = source.images.filter(wanted).count()
+        if self.options.votes != "none":
+            rows += votes_on(self.selection.images, self.options.votes).count()
         if images and not rows:
             warnings.append(
                 "Nobody has rejected or added a tag or edited a caption in these images: there are no pairs."
@@ -114,6 +125,33 @@ class PreferenceExporter(Exporter[PreferenceOptions]):
                 self.rows += len(part)
                 if lines:
                     yield "".join(lines).encode(errors="replace")
+        if self.options.votes != "none":
+            yield from self._voted(source, captions, self.options.votes)
+
+    def _voted(self, source: Source, captions: Captions, which: Which) -> Iterator[bytes]:
+        """What won against what lost, of each kind that both answered."""
+        for page in decided(self.selection.images, which):
+            images = source.image_rows([vote.image_id for vote in page])
+            lines = []
+            for vote in page:
+                image = images.get(vote.image_id)
+                if image is None:
+                    continue
+                sides = {}
+                if self.options.about != "captions":
+                    sides["tags"] = [self._text_of(captions, image, one) for one in (vote.chosen, vote.rejected)]
+                if self.options.about != "tags":
+                    sides["caption"] = [vote.chosen.caption.strip(), vote.rejected.caption.strip()]
+                for kind, (chosen, rejected) in sides.items():
+                    if chosen and rejected and chosen != rejected:
+                        row = self._row(image, kind, vote.said_by, chosen, rejected)
+                        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+            self.rows += len(page)
+            yield "".join(lines).encode(errors="replace")
+
+    def _text_of(self, captions: Captions, image: ImageRow, answer: Answer) -> str:
+        tags = [TextTag(t[0], t[1], t[2]) for t in answer.tags if t[3] in IN_PROPOSAL]
+        return captions.written(Record(image, []), captions.only(tags), answer.caption) if tags else ""
 
     def _said(self, page: Sequence[DetailedRecord]) -> dict[int, list[Said]]:
         """Image → what runs proposed, newest first, then what people replaced: two queries."""
@@ -173,10 +211,9 @@ class PreferenceExporter(Exporter[PreferenceOptions]):
             seen.add(rejected)
             run, adapters = source.names.run(run_id)
             said_by = adapters or run or "before the edit"
-            yield json.dumps(self._row(record, kind, said_by, chosen, rejected), ensure_ascii=False) + "\n"
+            yield json.dumps(self._row(record.image, kind, said_by, chosen, rejected), ensure_ascii=False) + "\n"
 
-    def _row(self, record: DetailedRecord, kind: str, said_by: str, chosen: str, rejected: str) -> dict[str, Any]:
-        image = record.image
+    def _row(self, image: ImageRow, kind: str, said_by: str, chosen: str, rejected: str) -> dict[str, Any]:
         prompt = self.options.tags_prompt if kind == "tags" else self.options.caption_prompt
         head = {"image": image.path, "sha256": image.sha256, "kind": kind, "source": said_by}
         if self.options.shape == "plain":

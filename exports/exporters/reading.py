@@ -7,26 +7,26 @@ and the vocabulary in use.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from django.contrib.auth import get_user_model
 from django.core.exceptions import EmptyResultSet
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Aggregate, BigIntegerField, ExpressionWrapper, F, Q, QuerySet, TextField, Value
+from django.db.models import Aggregate, BigIntegerField, Count, ExpressionWrapper, F, Q, QuerySet, TextField, Value
 from django.db.models.functions import Cast, Coalesce, Round
 from django.db.models.sql.compiler import SQLCompiler
 
-from tagging.models import Channel, ImageAsset, ImageTag, Run, Tag
+from tagging.models import ImageAsset, ImageTag
 
 from .base import ExportOptions, Selection
+from .lookups import Names
+from .of_run import OfRun, find_run
 
 PAGE = 1000  # images
-NAMES_KEPT = 100_000  # about 30 MB of names; a larger vocabulary is read again now and then
 
 
 class ImageRow(NamedTuple):
@@ -48,6 +48,7 @@ class ImageRow(NamedTuple):
 
 _row, _parsed = tuple.__new__, datetime.fromisoformat  # once for each of a million images
 _PROPOSED = str(ImageAsset.CaptionState.PROPOSED)
+_UNREVIEWED = str(ImageAsset.Review.UNREVIEWED)
 
 #: A tag of an image in one integer: its rank, then the tag's id in the lowest 40 bits. The rank is minus the score in
 #: ten-thousandths, or -20,000 where a person added the tag. There are tens of millions of them, so they are packed by
@@ -93,34 +94,37 @@ class DetailedRecord(NamedTuple):
     tags: list[TagRow]
 
 
-@dataclass(frozen=True, slots=True)
-class TagName:
-    """What a tag is called. `parent` is the name of the tag above it, or empty."""
-
-    name: str
-    category: str
-    parent: str
-
-
 class Source:
     """The records of a selection under some options. `rejected` adds the tags that a person refused."""
 
-    def __init__(self, selection: Selection, options: ExportOptions, *, rejected: bool = False) -> None:
+    def __init__(
+        self, selection: Selection, options: ExportOptions, *, rejected: bool = False, names: Names | None = None
+    ) -> None:
+        """`names`: those of another source, where ids of both are compared. ValidationError keyed by "proposed_by"."""
         self.options = options
         self.rejected = rejected
+        self.names = names or Names()
+        self.of_run: OfRun | None = None
         images = selection.images
-        if not options.proposed:
+        if options.proposed_by:
+            run = find_run(selection.collection, options.proposed_by)
+            self.of_run = OfRun(run, self.names, options.min_score)
+            images = self.of_run.limited(images)
+        elif not options.proposed:
             # as an expression, so that no planner takes the review queue's index and sorts all of it for every page
             states = [ImageAsset.Review.REVIEWED, *([ImageAsset.Review.AUTO] if options.judged else [])]
             images = images.alias(_review=Coalesce(F("review_state"), Value(""))).filter(_review__in=states)
         # a filter that starts from another table is walked along that table's index, see tagging.queries.filtered
         self._key = "hit__image_id" if "hit__image_id" in str(images.query.order_by) else "pk"
         self.images: QuerySet[ImageAsset] = images.order_by(self._key)
-        self.names = Names()
 
     # -- what is written --------------------------------------------------------------------------------------------
     def pages(self) -> Iterator[list[Record]]:
         """All records, at most PAGE at a time, by ascending id."""
+        if self.of_run:
+            for said in self._of_run(self.of_run):
+                yield [Record(image, sorted((rank << TAG_SHIFT) | pk for pk, rank in tags)) for image, tags in said]
+            return
         for images in self._image_pages():
             found = self._packed(images)
             self.names.learn({value & TAG_BITS for image in images for value in found.get(image.id, ())})
@@ -128,6 +132,14 @@ class Source:
 
     def detailed(self) -> Iterator[list[DetailedRecord]]:
         """The same with state and run of every tag; about twice as slow."""
+        if self.of_run:
+            state, run = ImageTag.State.PROPOSED.value, self.of_run.run.pk
+            for said in self._of_run(self.of_run):
+                yield [
+                    DetailedRecord(image, sorted(TagRow(rank, pk, state, run) for pk, rank in tags))
+                    for image, tags in said
+                ]
+            return
         for images in self._image_pages():
             found: dict[int, list[TagRow]] = {image.id: [] for image in images}
             rows = self._tag_rows(images).values_list("image_id", _RANK, "tag_id", "state", "run_id")
@@ -140,8 +152,39 @@ class Source:
     def counts(self) -> tuple[int, int]:
         """(images, tags of them) that `pages` gives."""
         images = self.images.count()
-        tags = ImageTag.objects.filter(self._tag_filter(), image__in=self.images.order_by().values("pk")).count()
+        if self.of_run:
+            return images, self.used().total()
+        tags = ImageTag.objects.filter(self.tag_filter(), image__in=self.images.order_by().values("pk")).count()
         return images, tags
+
+    def used(self) -> Counter[int]:
+        """Tag id → number of images that carry it. As large as the vocabulary in use."""
+        if self.of_run:
+            return self.of_run.used(self.images)
+        rows = ImageTag.objects.filter(self.tag_filter(), image__in=self.images.order_by().values("pk"))
+        return Counter(dict(rows.order_by().values_list("tag_id").annotate(n=Count("image_id"))))
+
+    def _of_run(self, of_run: OfRun) -> Iterator[list[tuple[ImageRow, list[tuple[int, int]]]]]:
+        """Each page's images with what the run said of them, and (tag id, rank) of its tags. The image counts as not
+        reviewed: what is written was not."""
+        for images in self._image_pages():
+            said = of_run.said([image.id for image in images])
+            page = []
+            for image in images:
+                one = said.get(image.id)
+                if one is None:  # the run was deleted meanwhile
+                    continue
+                row = image._replace(
+                    caption=one.caption,
+                    caption_state=_PROPOSED,
+                    rating=one.rating,
+                    rating_score=one.rating_score,
+                    review_state=_UNREVIEWED,
+                    reviewed_by=None,
+                )
+                page.append((row, [(pk, _rank(score)) for pk, score in one.tags.items()]))
+            if page:
+                yield page
 
     def _packed(self, images: Sequence[ImageRow]) -> dict[int, list[Packed]]:
         """Image id → its tags in order; images without tags are left out."""
@@ -163,11 +206,16 @@ class Source:
                 after = page[-1][0]
                 yield [self._image(row) for row in page]
 
+    def image_rows(self, ids: Sequence[int]) -> dict[int, ImageRow]:
+        """Single images, whether the options let them through or not."""
+        rows = ImageAsset.objects.filter(pk__in=ids).order_by().values_list(*ImageRow._fields)
+        return {row[0]: self._image(row) for row in _fetch(rows)}
+
     def _image(self, row: tuple[Any, ...]) -> ImageRow:
         pk, path, sha256, width, height, at, review, caption, caption_state, rating, rating_score, by = row
         if type(at) is str:  # SQLite has no type for it; Django keeps UTC there
             at = _parsed(f"{at}+00:00")
-        if not self.options.proposed:
+        if not (self.options.proposed or self.of_run):
             if caption_state == _PROPOSED:
                 caption = ""
             if rating_score is not None:  # a model's; a person's has no score
@@ -175,7 +223,8 @@ class Source:
         values = (pk, path, sha256, width, height, at, review, caption, caption_state, rating, rating_score, by)
         return _row(ImageRow, values)
 
-    def _tag_filter(self) -> Q:
+    def tag_filter(self) -> Q:
+        """Which rows of ImageTag are read."""
         states = [*ImageTag.POSITIVE, *([ImageTag.State.REJECTED] if self.rejected else [])]
         wanted = Q(state__in=states)
         if self.options.proposed:
@@ -192,7 +241,11 @@ class Source:
             which = Q(image_id__gte=first, image_id__lte=last)
         else:
             which = Q(image_id__in=[image.id for image in images])
-        return ImageTag.objects.filter(which, self._tag_filter()).order_by()
+        return ImageTag.objects.filter(which, self.tag_filter()).order_by()
+
+
+def _rank(score: float | None) -> int:
+    return NO_SCORE if score is None else -round(score * SCALE)
 
 
 _RANK = Coalesce(Cast(Round(F("score") * -float(SCALE)), BigIntegerField()), NO_SCORE, output_field=BigIntegerField())
@@ -237,41 +290,3 @@ def _fetch(rows: QuerySet[Any, Any]) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
         return cursor.fetchall()
-
-
-class Names:
-    """Names of tags, runs and people, each read once."""
-
-    def __init__(self) -> None:
-        self.tags: dict[int, TagName] = {}
-        self._runs: dict[int, tuple[str, str]] = {}
-        self._people: dict[int, str] = {}
-
-    def learn(self, tag_ids: Iterable[int]) -> None:
-        """Read the names of tags not met before: one query for 5,000 of them."""
-        if len(self.tags) > NAMES_KEPT:
-            self.tags.clear()
-        missing = [pk for pk in tag_ids if pk not in self.tags]
-        for at in range(0, len(missing), 5000):  # databases bound the number of parameters
-            found = Tag.objects.filter(pk__in=missing[at : at + 5000]).order_by()
-            for pk, name, category, parent in found.values_list("pk", "name", "category", "parent__name"):
-                self.tags[pk] = TagName(name, category, parent or "")
-
-    def run(self, pk: int | None) -> tuple[str, str]:
-        """(name of the run, slugs of its adapters joined with "+"); empty texts without a run."""
-        if pk is None:
-            return "", ""
-        if pk not in self._runs:
-            run = Run.objects.filter(pk=pk).first()
-            slugs = Channel.objects.filter(recipe__runs=pk).order_by("position").values_list("adapter__slug", flat=True)
-            self._runs[pk] = (str(run) if run else f"run {pk}", "+".join(slugs))
-        return self._runs[pk]
-
-    def person(self, pk: int | None) -> str:
-        """The user name; empty without one."""
-        if pk is None:
-            return ""
-        if pk not in self._people:
-            user = get_user_model().objects.filter(pk=pk).first()
-            self._people[pk] = user.get_username() if user else ""
-        return self._people[pk]

@@ -45,7 +45,7 @@ class SidecarZipExporter(DatasetExporter[Any]):
 
     def members(self) -> Iterator[Member]:
         style = fields.Style(prefix=self.options.prefix.strip(), ancestors_flat=self.options.ancestors_flat)
-        ancestry = Ancestry()
+        ancestry = Ancestry(self.source.names)
         for page in self.named():
             ancestry.learn({tag_of(t) for record, _ in page for t in record.tags})
             for record, name in page:

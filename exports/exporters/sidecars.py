@@ -18,6 +18,7 @@ from ..older import Which
 from ..xmp import fields, naming
 from ..xmp.merge import Mode
 from .base import ExportError, ExportOptions, Selection
+from .lookups import UNKNOWN, Names
 from .origins import Origins
 from .reading import ImageRow, Source, tag_of
 
@@ -157,13 +158,17 @@ class SidecarOptions(ExportOptions):
 class Ancestry:
     """Tag id → names from the root down. A tag is read once, whatever the number of images."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Names) -> None:
+        self._names = names
         self._rows: dict[int, tuple[str, int | None]] = {}
         self._paths: dict[int, tuple[str, ...]] = {}
 
     def learn(self, ids: set[int]) -> None:
         """Read tags and all above them: a query for each level."""
         todo = {i for i in ids if i not in self._rows}
+        unknown = {i for i in todo if i >= UNKNOWN}
+        self._rows |= {i: (self._names.unknown[i].name, None) for i in unknown}
+        todo -= unknown
         while todo:
             for pk, name, parent in Tag.objects.filter(pk__in=todo).values_list("pk", "name", "parent_id"):
                 self._rows[pk] = (name, parent)
@@ -207,8 +212,9 @@ class SidecarExporter:
         self.left_out = 0  # RAW files that their JPEG twin speaks for
         self.unchanged = 0  # files
         self._style = options.style()
-        self._ancestry = Ancestry()
+        self._ancestry = Ancestry(self.source.names)
         self._origins = Origins(self.source.names)
+        self._recipe = self.source.of_run.run.recipe_id if self.source.of_run else None
         self._folders: OrderedDict[str, naming.Folder | OSError] = OrderedDict()
 
     def entries(self) -> Iterator[list[ExportEntry]]:
@@ -238,7 +244,7 @@ class SidecarExporter:
             ]
 
     def _entries(self, part: Sequence[Described]) -> list[ExportEntry]:
-        recipes = _recipes([record.image.id for record in part])
+        recipes = {} if self._recipe else _recipes([record.image.id for record in part])
         planned = [(record, self._targets(record)) for record in part]
         last = ledger.last_written(
             str(t) for _, place in planned for t in (*place.targets, place.image) if t is not None
@@ -246,7 +252,7 @@ class SidecarExporter:
         found: list[ExportEntry] = []
         for record, place in planned:
             for entry in self._plan(record, place, last):
-                entry.image_id, entry.recipe_id = record.image.id, recipes.get(record.image.id)
+                entry.image_id, entry.recipe_id = record.image.id, self._recipe or recipes.get(record.image.id)
                 found.append(entry)
         return found
 
@@ -312,7 +318,10 @@ class SidecarExporter:
     def _twins(self, paths: Sequence[str]) -> list[Described]:
         """Those of these images that are exported too."""
         chosen = Selection(self.selection.collection, self.selection.images.filter(path__in=paths))
-        return [record for page in self._records(Source(chosen, self.options)) for record in page]
+        return [record for page in self._records(self._source(chosen)) for record in page]
+
+    def _source(self, chosen: Selection) -> Source:
+        return Source(chosen, self.options, names=self.source.names)
 
     def _targets(self, record: Described) -> Place:
         relative = PurePosixPath(record.image.path)

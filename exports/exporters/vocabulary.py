@@ -5,17 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from django.db.models import Count
 from pydantic import Field
 
-from tagging.models import ImageTag, Tag, TagAlias
+from tagging.models import Tag, TagAlias
 
 from .base import Exporter, ExportOptions, Plan, Selection
-from .captions import changed_warning, one_line, wanted_tags
+from .captions import changed_warning, one_line
 from .counting import left_out, some
+from .lookups import UNKNOWN, Names
 from .reading import Source
 
 AT_ONCE = 500
@@ -29,12 +29,11 @@ class _Vocabulary(Exporter[Any]):
         self.source = Source(selection, options)
 
     def counts(self) -> dict[int, int]:
-        """Tag id → number of images that carry it: one query. As large as the vocabulary in use."""
-        rows = ImageTag.objects.filter(wanted_tags(self.options), image__in=self.source.images.order_by().values("pk"))
-        return dict(rows.order_by().values_list("tag_id").annotate(n=Count("image_id")))
+        """Tag id → number of images that carry it. As large as the vocabulary in use."""
+        return self.source.used()
 
     def plan(self) -> Plan:
-        images, _ = self.source.counts()
+        images = self.source.images.count()
         skipped, warnings = left_out(self.selection, self.options, images)
         counts = self.counts()
         return Plan(images, len(counts), skipped, [*warnings, *self.warnings(counts)])
@@ -83,14 +82,13 @@ class DanbooruExporter(_Vocabulary):
         counts = {pk: n for pk, n in self.counts().items() if n >= self.options.at_least}
         for ids in _parts(sorted(counts, key=lambda pk: (-counts[pk], pk))):
             aliases = _aliases(ids)
-            names = {pk: (name, category) for pk, name, category in
-                     Tag.objects.filter(pk__in=ids).values_list("pk", "name", "category")}  # fmt: skip
+            self.source.names.learn(ids)
             out = io.StringIO()
             writer = csv.writer(out, lineterminator="\n")
             for pk in ids:
-                name, category = names[pk]
+                tag = self.source.names.tags[pk]
                 others = [self._spelled(alias) for alias in aliases.get(pk, ()) if "," not in alias]
-                row = [self._spelled(name), CATEGORIES.get(category, 0), counts[pk], ",".join(others)]
+                row = [self._spelled(tag.name), CATEGORIES.get(tag.category, 0), counts[pk], ",".join(others)]
                 writer.writerow(row)
             self.rows += len(ids)
             yield out.getvalue().encode(errors="replace")
@@ -103,7 +101,8 @@ class DanbooruExporter(_Vocabulary):
         changed: dict[str, str] = {}
         lost: list[str] = []
         for ids in _parts(list(counts)):
-            for name in Tag.objects.filter(pk__in=ids).values_list("name", flat=True):
+            self.source.names.learn(ids)
+            for name in (self.source.names.tags[pk].name for pk in ids):
                 if one_line(name) != name:
                     changed[name] = one_line(name)
             lost += TagAlias.objects.filter(tag__in=ids, name__contains=",").values_list("name", flat=True)
@@ -150,7 +149,7 @@ class LightroomExporter(_Vocabulary):
 
     def stream(self) -> Iterator[bytes]:
         counts = self.counts()
-        rows = _with_ancestors(counts)
+        rows = _with_ancestors(counts, self.source.names)
         synonyms: dict[int, list[str]] = {}
         if self.options.synonyms:
             for ids in _parts(list(rows)):
@@ -179,15 +178,15 @@ class LightroomExporter(_Vocabulary):
         yield "".join(lines).encode(errors="replace")
 
     def warnings(self, counts: dict[int, int]) -> list[str]:
-        rows = _with_ancestors(counts)
+        rows = _with_ancestors(counts, self.source.names)
         changed = {name: keyword(name) for name, _ in rows.values() if keyword(name) != name}
         return changed_warning(changed, "written otherwise, because Lightroom would split or hide them")
 
 
-def _with_ancestors(ids: dict[int, int]) -> dict[int, tuple[str, int | None]]:
+def _with_ancestors(ids: Mapping[int, int], names: Names) -> dict[int, tuple[str, int | None]]:
     """Tag id → (name, parent) of these tags and all above them."""
-    found: dict[int, tuple[str, int | None]] = {}
-    todo = list(ids)
+    found: dict[int, tuple[str, int | None]] = {pk: (names.unknown[pk].name, None) for pk in ids if pk >= UNKNOWN}
+    todo = [pk for pk in ids if pk < UNKNOWN]
     while todo:
         for part in _parts(todo):
             for pk, name, parent in Tag.objects.filter(pk__in=part).values_list("pk", "name", "parent_id"):

@@ -12,8 +12,9 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 
 from exports.actions import get_exporter
+from judging.models import Experiment, ExperimentRecipe, ExperimentRun, Vote
 from tagging.actions.review import decide
-from tagging.models import Proposal, Tag, TagAlias
+from tagging.models import Proposal, Run, Tag, TagAlias
 
 from .formats import NASTY, holiday, load_with_datasets
 from .truth import State, collection, image, run_of, tag
@@ -207,6 +208,48 @@ def test_datasets_loads_pairs(decided, tmp_path):
     rows = load_with_datasets("json", data_files=str(path), cache_dir=str(tmp_path / "cache"))
     assert all(row["chosen"] != row["rejected"] for row in rows)
     assert len(rows) == 4
+
+
+def voted(one, better, worse, **more):
+    """A vote for what the run `better` said against what `worse` said."""
+    a, b = sorted((better.recipe_id, worse.recipe_id))
+    winner = more.pop("winner", "a" if a == better.recipe_id else "b")
+    return Vote.objects.create(image=one, a_id=a, b_id=b, winner=winner, first="a", **more)
+
+
+def test_votes_give_pairs_where_they_are_asked_for():
+    c = collection()
+    one = image(c, "a.jpg", reviewed=False)  # a comparison needs no review
+    good, bad = run_of(c, "good"), run_of(c, "bad")
+    for run, (words, caption) in {good: (["dog", "ball"], "A dog"), bad: (["cow"], "A cow")}.items():
+        tags = [[word, "general", 0.9, "kept", "", "", word] for word in words]
+        dropped = ["fog", "general", 0.9, "dropped", "banned", "", "fog"]
+        Proposal.objects.create(run=run, image=one, state="ok", tags=[*tags, dropped], caption=caption)
+    voted(one, good, bad)
+    voted(one, bad, good, judge="pair-judge v1")
+    voted(one, good, bad, winner="tie", judge="pair-judge v1", flipped=True)
+    assert pairs(c) == []
+    found = [(p["source"], p["kind"], p["chosen"], p["rejected"]) for p in pairs(c, votes="people")]
+    assert found == [("vote", "tags", "dog, ball", "cow"), ("vote", "caption", "A dog", "A cow")]
+    everyone = pairs(c, votes="all", about="tags")
+    assert [(p["source"], p["chosen"]) for p in everyone] == [("vote", "dog, ball"), ("judge pair-judge v1", "cow")]
+    assert get_exporter(c, "preferences", {"votes": "all"}).plan().rows == 2
+    assert pairs(collection("Elsewhere"), votes="all") == []
+
+
+def test_a_vote_is_about_what_its_experiment_showed():
+    c = collection()
+    one = image(c, "a.jpg")
+    shown, other, again = run_of(c, "good"), run_of(c, "bad"), run_of(c, "again")
+    Run.objects.filter(pk=again.pk).update(recipe=shown.recipe)
+    for run, caption in ((shown, "A dog"), (other, "A cow"), (again, "A dog, later")):
+        Proposal.objects.create(run=run, image=one, state="ok", tags=[], caption=caption)
+    experiment = Experiment.objects.create(name="X", collection=c)
+    row = ExperimentRecipe.objects.create(experiment=experiment, recipe=shown.recipe, position=0, name="good")
+    ExperimentRun.objects.create(row=row, run=shown)
+    voted(one, shown, other, experiment=experiment)
+    voted(one, shown, other)
+    assert [p["chosen"] for p in pairs(c, votes="people")] == ["A dog", "A dog, later"]
 
 
 def test_what_nobody_decided_gives_no_pairs():

@@ -48,6 +48,9 @@ class Command(BaseCommand):
         parser.add_argument("--prefix", metavar="WORD", help='xmp: root of the hierarchy; "iw" gives iw|animal|dog.')
         parser.add_argument("--mode", help="xmp: merge, replace_own or only_empty.")
         parser.add_argument("--proposed", action="store_true", help="All images, with what is only proposed.")
+        parser.add_argument(
+            "--proposed-by", metavar="RUN", help="Only what one run proposed: its number, or a label such as champion."
+        )
         parser.add_argument("--min-score", type=float, metavar="P", help="Leave out proposed tags below P (0 to 1).")
         parser.add_argument("--layout", choices=("wide", "long"), help="A row per image (wide), or per tag (long).")
         parser.add_argument("--rejected", action="store_true", help="Also rejected tags (long layout).")
@@ -199,7 +202,7 @@ def _options(o: dict[str, Any]) -> dict[str, Any]:
     for name in ("proposed", "rejected", "excel"):
         if o[name]:
             found[name] = True
-    for name in ("layout", "min_score", "profile", "prefix", "mode"):
+    for name in ("layout", "proposed_by", "min_score", "profile", "prefix", "mode"):
         if o[name] is not None:
             found[name] = o[name]
     return found
