@@ -1,61 +1,37 @@
-"""A judge compared with people: from ordinary review decisions, in the background, kept as history.
-
-Only what people decided counts: tags on images that a judge settled are left out, and so are tags whose last decision
-was a judge's.
-"""
+"""A judge compared with people: from ordinary review decisions, in the background, kept as history."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from django.db import transaction
-from django.db.models import Count, Max, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import Count, Max, Q, QuerySet, Sum
 from django.utils import timezone
 
 from tagging import queue
-from tagging.actions.settle import DOOR
-from tagging.models import ImageAsset, ImageTag, TagEdit
+from tagging.models import TagEdit
 
-from ..judges import gate as bands
 from ..judges import jury, pairwise
 from ..judges.spec import PairwiseSpec, check_spec
 from ..judges.statistics import (
-    Confusion,
-    Interval,
     badge,
-    corrected_mean,
-    in_holdout,
-    kappa_interval,
     percent,
     wilson,
 )
-from ..models import Calibration, Gate, GateOutcome, JudgedTag, JudgeProfile, JudgeProfileVersion, JudgeVerdict
+from ..models import Calibration, Gate, JudgedTag, JudgeProfile, JudgeProfileVersion, JudgeVerdict
+from .compared import Compared, compare, corrected, decisions, split
+from .gate_figures import curve, drift, settled
+from .people import people_kappa
 
 CALIBRATE = "judging.tasks.calibrate"
-#: audits that a rolling window looks at
-WINDOW = 50
 #: the figures are made anew at most this often while people review
 PAUSE = timedelta(minutes=10)
 CATEGORIES = 40
 Role = JudgedTag.Role
 Word = JudgedTag.Word
-
-
-class Decision(NamedTuple):
-    """One tag on which a judge and people have spoken."""
-
-    judged: int
-    image: int
-    sha256: str
-    category: str
-    word: int
-    p_ok: float
-    right: bool
 
 
 def latest(version: JudgeProfileVersion, category: str = "") -> Calibration | None:
@@ -84,128 +60,44 @@ def with_badges(profiles: QuerySet[JudgeProfile]) -> list[JudgeProfile]:
     return found
 
 
-def decisions(version: JudgeProfileVersion) -> list[Decision]:
-    """Every tag of which this version has a verdict and people a decision, once each (the newest verdict)."""
-    truth = ImageTag.objects.filter(image=OuterRef("image"), tag=OuterRef("tag"))
-    last = TagEdit.objects.filter(image=OuterRef("image"), tag=OuterRef("tag"), kind=TagEdit.Kind.TAG).order_by("-id")
-    rows = (
-        JudgedTag.objects.filter(
-            version=version, role=Role.CANDIDATE, image__review_state=ImageAsset.Review.REVIEWED, tag__isnull=False
-        )
-        .annotate(truth=Subquery(truth.values("state")[:1]), door=Subquery(last.values("door")[:1]))
-        .filter(truth__in=ImageTag.TRUTH)
-        .exclude(door=DOOR)
-        .order_by("pk")
-    )
-    names = ("pk", "image_id", "image__sha256", "tag_id", "category", "word", "p_ok", "truth")
-    found: dict[tuple[int, int], Decision] = {}
-    for pk, image, sha256, tag, category, word, p_ok, state in rows.values_list(*names).iterator(chunk_size=5000):
-        found[image, tag] = Decision(pk, image, sha256, category, word, p_ok, state in ImageTag.POSITIVE)
-    return list(found.values())
-
-
 # -- one version ------------------------------------------------------------------------------------------------------
 def calibrate(version: JudgeProfileVersion) -> Calibration:
     """Compare a version with people now, and keep the figures: for all tags, and for each category."""
     judged = decisions(version)
     too_general = version.rules.get("too_general", "correct")
-    drift = _drift(version)
+    drifted = drift(version)
     decoys = decoy_rates(version)
-    whole = _figures(judged, too_general)
+    whole = compare(judged, too_general)
     whole.figures |= {
         "decoys": decoys.get("", {}),
-        "drift": drift,
+        "drift": drifted,
         "people": people_kappa(sorted({d.image for d in judged})),
-        "split": _split(judged, too_general),
-        "curve": _curve(judged),
-        "settled": _settled(version),
-        "corrected": _corrected(version, judged, too_general),
+        "split": split(judged, too_general),
+        "curve": curve(judged),
+        "settled": settled(version),
+        "corrected": corrected(version, judged, too_general),
         "edit": TagEdit.objects.aggregate(n=Max("pk"))["n"] or 0,
     }
     _of_kind(version, whole)
-    _badge(whole, decoys.get("", {}), bool(drift.get("below")))
+    _badge(whole, decoys.get("", {}), bool(drifted.get("below")))
     by_category = Counter(d.category for d in judged)
     rows = [whole.row(version, "")]
     for category, _ in by_category.most_common(CATEGORIES):
-        part = _figures([d for d in judged if d.category == category], too_general)
+        part = compare([d for d in judged if d.category == category], too_general)
         part.figures["decoys"] = decoys.get(category, {})
-        _badge(part, decoys.get(category, {}), bool(drift.get("below")))
+        _badge(part, decoys.get(category, {}), bool(drifted.get("below")))
         rows.append(part.row(version, category))
     with transaction.atomic():
         for row in rows:
             row.save()
-        if drift.get("below"):
-            why = f"Of the last {drift['audits']} audited images {percent(drift['precision'])} of the tags were right."
+        if drifted.get("below"):
+            right = percent(drifted["precision"])
+            why = f"Of the last {drifted['audits']} audited images {right} of the tags were right."
             Gate.objects.filter(version=version, closed_why="", enabled=True).update(closed_why=why[:300])
     return rows[0]
 
 
-@dataclass(slots=True)
-class _Compared:
-    confusion: Confusion
-    kappa: Interval | None
-    images: int
-    badge: str = "off"
-    why: str = ""
-    figures: dict[str, Any] = field(default_factory=dict)
-
-    def row(self, version: JudgeProfileVersion, category: str) -> Calibration:
-        c = self.confusion
-        return Calibration(
-            version=version,
-            category=category,
-            decisions=c.n,
-            images=self.images,
-            matrix={"caught": c.caught, "alarm": c.alarm, "missed": c.missed, "agreed": c.agreed},
-            kappa=self.kappa.value if self.kappa else None,
-            kappa_low=self.kappa.low if self.kappa else None,
-            kappa_high=self.kappa.high if self.kappa else None,
-            badge=self.badge,
-            why=self.why[:300],
-            figures=self.figures,
-        )
-
-
-def _cell(d: Decision, too_general: str) -> int | None:
-    """Which cell of (caught, alarm, missed, agreed) a decision falls in; None where the judge abstained."""
-    if d.word == Word.UNVERIFIABLE:
-        return None
-    wrong = d.word == Word.WRONG or (d.word == Word.TOO_GENERAL and too_general == "wrong")
-    return (1 if d.right else 0) if wrong else (3 if d.right else 2)
-
-
-def _counts(judged: Iterable[Decision], too_general: str) -> tuple[dict[int, list[int]], int]:
-    """Image → its row of the matrix; and how often the judge abstained."""
-    per_image: dict[int, list[int]] = {}
-    abstained = 0
-    for d in judged:
-        cell = _cell(d, too_general)
-        if cell is None:
-            abstained += 1
-        else:
-            per_image.setdefault(d.image, [0, 0, 0, 0])[cell] += 1
-    return per_image, abstained
-
-
-def _figures(judged: Sequence[Decision], too_general: str) -> _Compared:
-    per_image, abstained = _counts(judged, too_general)
-    caught, alarm, missed, agreed = (sum(row[i] for row in per_image.values()) for i in range(4))
-    confusion = Confusion(caught, alarm, missed, agreed)
-    figures = {
-        "precision": _triple(confusion.precision),
-        "recall": _triple(confusion.recall),
-        "prevalence": confusion.prevalence,
-        "agreement": confusion.agreement,
-        "abstained": abstained / len(judged) if judged else None,
-    }
-    return _Compared(confusion, kappa_interval(list(per_image.values())), len(per_image), figures=figures)
-
-
-def _triple(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else [round(v, 4) for v in (interval.value, interval.low, interval.high)]
-
-
-def _badge(found: _Compared, decoys: Mapping[str, Any], drifted: bool) -> None:
+def _badge(found: Compared, decoys: Mapping[str, Any], drifted: bool) -> None:
     if found.why:  # the kind has a badge of its own
         return
     accepted = decoys.get("absent", {}).get("rate")
@@ -223,7 +115,7 @@ def _badge(found: _Compared, decoys: Mapping[str, Any], drifted: bool) -> None:
         found.why = f"agreement κ {found.kappa.value:.2f} ({found.kappa.low:.2f} to {found.kappa.high:.2f})"
 
 
-def _of_kind(version: JudgeProfileVersion, found: _Compared) -> None:
+def _of_kind(version: JudgeProfileVersion, found: Compared) -> None:
     """What other kinds are measured by."""
     kind = version.profile.kind
     if JudgeProfile.Kind.PAIRWISE in (kind, version.rules.get("of")):
@@ -300,151 +192,6 @@ def jury_alpha(version: JudgeProfileVersion, most: int = 5000) -> float | None:
         traces = [*trace.values(), *(claim.get("trace", {}) for claim in result.get("claims") or ())]
         units += [[words.get(name) for name in names] for words in traces]
     return jury.krippendorff_alpha(units)
-
-
-def _split(judged: Sequence[Decision], too_general: str) -> dict[str, Any]:
-    """κ on the images that examples and wording come from, and on those that nobody fits on."""
-    found = {}
-    for name, held in (("fit", False), ("held", True)):
-        part = [d for d in judged if in_holdout(d.sha256) == held]
-        compared = _figures(part, too_general)
-        found[name] = {"decisions": compared.confusion.n, "images": compared.images, "kappa": _triple(compared.kappa)}
-    return found
-
-
-def _curve(judged: Sequence[Decision]) -> dict[str, Any]:
-    curve = bands.curve(bands.Judged(d.image, d.p_ok, d.right) for d in judged)
-    chosen = bands.choose(curve)
-    return {
-        "accept": [[p.threshold, p.n, _triple(p.precision)] for p in curve.accept],
-        "reject": [[p.threshold, p.n, _triple(p.precision)] for p in curve.reject],
-        "chosen": {"accept": chosen.accept, "reject": chosen.reject, "target": bands.TARGET},
-        "needed": bands.decisions_needed(),
-    }
-
-
-def _settled(version: JudgeProfileVersion) -> dict[str, Any]:
-    """How many of all judged images each pair of thresholds settles: rows by accept threshold, columns by reject
-    threshold, the first for a closed reject band."""
-    accept, reject = np.array(bands.STEPS), np.array(bands.REJECT_STEPS)
-    counts = np.zeros((len(accept), len(reject) + 1), dtype=np.int64)
-    n, image, values = 0, None, list[float]()
-    rows = JudgedTag.objects.filter(version=version, role=Role.CANDIDATE).order_by("verdict_id")
-    for verdict, p_ok in rows.values_list("verdict_id", "p_ok").iterator(chunk_size=5000):
-        if verdict != image and values:
-            _add_settled(counts, np.sort(np.array(values)), accept, reject)
-            n, values = n + 1, []
-        image = verdict
-        values.append(p_ok)
-    if values:
-        _add_settled(counts, np.sort(np.array(values)), accept, reject)
-        n += 1
-    return {"images": n, "counts": counts.tolist()}
-
-
-def _add_settled(counts: Any, p: Any, accept: Any, reject: Any) -> None:
-    """Settled where no tag lies between the thresholds: the highest below `accept` is at or below `reject`."""
-    below = np.searchsorted(p, accept - 1e-9)
-    highest = np.where(below > 0, p[np.maximum(below - 1, 0)], -1.0)
-    counts[:, 0] += below == 0
-    counts[:, 1:] += highest[:, None] <= reject[None, :] + 1e-9
-
-
-def _corrected(version: JudgeProfileVersion, judged: Sequence[Decision], too_general: str) -> dict[str, Any] | None:
-    """The share of right tags per image: as the judge says it of all, corrected by what people said of some."""
-    said: dict[int, list[float]] = {}
-    rows = JudgedTag.objects.filter(version=version, role=Role.CANDIDATE, image__isnull=False).order_by()
-    for image, word in rows.values_list("image_id", "word").iterator(chunk_size=5000):
-        if word != Word.UNVERIFIABLE:
-            wrong = word == Word.WRONG or (word == Word.TOO_GENERAL and too_general == "wrong")
-            said.setdefault(image, []).append(0.0 if wrong else 1.0)
-    people: dict[int, list[float]] = {}
-    own: dict[int, list[float]] = {}
-    for d in judged:
-        cell = _cell(d, too_general)
-        if cell is not None:
-            people.setdefault(d.image, []).append(float(d.right))
-            own.setdefault(d.image, []).append(float(cell >= 2))
-    images = sorted(people)
-    mean = lambda values: sum(values) / len(values)  # noqa: E731
-    found = corrected_mean(
-        [mean(v) for v in said.values()], [mean(own[i]) for i in images], [mean(people[i]) for i in images]
-    )
-    if found is None:
-        return None
-    names = ("raw", "corrected", "low", "high", "n_all", "n_reviewed")
-    return {name: getattr(found, name) for name in names}
-
-
-def _drift(version: JudgeProfileVersion) -> dict[str, Any]:
-    """The last audited images that people have reviewed: how many of the accepted tags were right. `below`: a full
-    window, and less than the lower bound that the gate was opened with."""
-    reviewed = GateOutcome.objects.filter(
-        version=version, audit=True, image__review_state=ImageAsset.Review.REVIEWED
-    ).order_by("-id")
-    window = list(reviewed.select_related("job__gate").values_list("image_id", "verdict_id", "job__gate_id")[:WINDOW])
-    if not window:
-        return {"audits": 0}
-    gates = {gate.pk: gate for gate in Gate.objects.filter(pk__in={g for _, _, g in window if g})}
-    tags = JudgedTag.objects.filter(verdict__in=[v for _, v, _ in window], role=Role.CANDIDATE, tag__isnull=False)
-    truth = {
-        (row.image_id, row.tag_id): row.state
-        for row in ImageTag.objects.filter(image__in=[i for i, _, _ in window], state__in=ImageTag.TRUTH)
-    }
-    of = {verdict: (image, gates.get(gate)) for image, verdict, gate in window}
-    right = n = 0
-    low = None
-    for verdict, tag, p_ok in tags.values_list("verdict_id", "tag_id", "p_ok"):
-        image, gate = of[verdict]
-        state = truth.get((image, tag))
-        if state is None or p_ok < (gate.accept_at if gate and gate.accept_at is not None else 0.5):
-            continue
-        n += 1
-        right += state in ImageTag.POSITIVE
-        low = gate.precision_low if gate and gate.precision_low is not None else low
-    if not n:
-        return {"audits": len(window)}
-    precision = right / n
-    below = len(window) >= WINDOW and low is not None and precision < low
-    return {"audits": len(window), "tags": n, "precision": precision, "low": low, "below": below}
-
-
-# -- two people -------------------------------------------------------------------------------------------------------
-def people_kappa(image_ids: Sequence[int]) -> dict[str, Any]:
-    """How far people agree with each other: the ceiling for a judge. Images that two different people reviewed, one
-    after the other: what each left as right and wrong when they were done."""
-    per_image: list[list[int]] = []
-    for at in range(0, len(image_ids), 500):
-        edits = TagEdit.objects.filter(image__in=image_ids[at : at + 500]).exclude(door=DOOR)
-        edits = edits.filter(kind__in=(TagEdit.Kind.TAG, TagEdit.Kind.REVIEW)).order_by("image_id", "id")
-        history: dict[int, list[tuple[str, int | None, Any, int | None]]] = {}
-        for image, kind, tag, after, by in edits.values_list("image_id", "kind", "tag_id", "after", "by_id"):
-            history.setdefault(image, []).append((kind, tag, after, by))
-        per_image += [row for changes in history.values() if (row := _two_people(changes))]
-    found = kappa_interval(per_image)
-    return {"images": len(per_image), "decisions": sum(map(sum, per_image)), "kappa": _triple(found)}
-
-
-def _two_people(changes: Sequence[tuple[str, int | None, Any, int | None]]) -> list[int] | None:
-    """(both wrong, only first, only second, neither) over the tags that both left decided; None with one reviewer."""
-    states: dict[int, int] = {}
-    left: dict[int, dict[int, int]] = {}
-    for kind, tag, after, by in changes:
-        if kind == TagEdit.Kind.TAG and tag is not None:
-            if after in ImageTag.TRUTH:
-                states[tag] = after
-            else:
-                states.pop(tag, None)
-        elif kind == TagEdit.Kind.REVIEW and by is not None and after and after["state"] == ImageAsset.Review.REVIEWED:
-            left.setdefault(by, dict(states))
-    if len(left) < 2:
-        return None
-    first, second = list(left.values())[:2]
-    row = [0, 0, 0, 0]
-    for tag in first.keys() & second.keys():
-        a, b = (state == ImageTag.State.REJECTED for state in (first[tag], second[tag]))
-        row[0 if a and b else 1 if a else 2 if b else 3] += 1
-    return row if sum(row) else None
 
 
 # -- when -------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from tests.engine.conftest import migrated, sqlite  # noqa: F401  (fixtures)
 from tests.engine.installation import Installation, family, until
 from tests.fakes import judge as fake
 
-N = 60
+#: two slices: the first is written when the worker dies in the second
+N = 32
 SEED = """
 import sys
 import django
@@ -23,7 +24,7 @@ from tests.judging.judges.world import judge, run
 trip = Collection.objects.create(name="Trip", slug="trip", kind="upload")
 said = {f"{i:03}.jpg": ["dog", "cat"] for i in range(int(sys.argv[1]))}
 made = run(trip, said)
-profile = judge(truth={name: ["dog"] for name in said}, slow_ms=40, log=sys.argv[2])
+profile = judge(truth={name: ["dog"] for name in said}, slow_ms=60, log=sys.argv[2])
 print(start_job(profile.current, runs=[made]).pk)
 """
 
@@ -33,14 +34,14 @@ def test_kill_nine_in_the_middle_of_a_job_leaves_no_gap_and_no_double(sqlite: In
     fake.install(sqlite.folder / "site")
     job = int(sqlite.python("-c", SEED, str(N), str(sqlite.calls)))
     first = sqlite.worker("io")
-    until(lambda: _asked(sqlite) >= 15, "the judge is asked")
+    until(lambda: _asked(sqlite) >= 20, "the judge is asked")
     for process in family(first.pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
     first.wait()
     before = sqlite.rows("SELECT state, n_done FROM judging_judgejob WHERE id = ?", job)
     assert before[0][0] == "running"
-    assert before[0][1] < N
+    assert before[0][1] == 16
     sqlite.worker("io")
     sqlite.worker("default")  # its sweeper rings for what a death left behind
     until(lambda: sqlite.rows("SELECT state FROM judging_judgejob WHERE id = ?", job) == [("done",)], "the job is done")
@@ -51,7 +52,7 @@ def test_kill_nine_in_the_middle_of_a_job_leaves_no_gap_and_no_double(sqlite: In
     assert sqlite.rows("SELECT COUNT(*), COUNT(DISTINCT image_sha256) FROM judging_judgeverdict") == [(N, N)]
     assert sqlite.rows("SELECT COUNT(*) FROM judging_runverdict") == [(N,)]
     assert sqlite.rows("SELECT COUNT(*) FROM judging_judgedtag WHERE role = 0") == [(2 * N,)]
-    assert _asked(sqlite) < N + 40, "only what was in the air is asked again"
+    assert _asked(sqlite) <= N + 16, "only what was in the air is asked again"
 
 
 def _asked(installation: Installation) -> int:
