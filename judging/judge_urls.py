@@ -16,6 +16,7 @@ urlpatterns: list[URLPattern] = [
     path("judges/disagreements/<int:pk>/", inbox.answer, name="inbox_answer"),
     path("judges/<slug:slug>/", judges.show, name="judge"),
     path("judges/<slug:slug>/change/", judges.change, name="judge_change"),
+    path("judges/<slug:slug>/options/", judges.options, name="judge_options"),
     path("judges/<slug:slug>/switch/", judges.switch, name="judge_switch"),
     path("judges/<slug:slug>/calibrate/", judges.calibrate, name="judge_calibrate"),
     path("judges/<slug:slug>/ask/", judge_jobs.ask, name="judge_ask"),

@@ -12,6 +12,10 @@ KINDS: tuple[Kind, ...] = ("rules", "verifier", "caption", "pairwise", "jury")
 ASKING: frozenset[str] = frozenset({"verifier", "caption", "pairwise"})
 
 
+#: how forms show what makes up the overall score
+SCORE: Any = {"advanced": True, "group": "Overall score"}
+
+
 class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,13 +55,19 @@ class VerifierSpec(Spec):
     absent: int = Field(2, ge=0, le=4, description="Decoys that surely are not in the image, in each call.")
     present: int = Field(1, ge=0, le=2, description="Decoys that surely are, in each call.")
     too_general: Literal["correct", "wrong"] = Field("correct", description="What 'too general' counts as.")
-    weight_correct: float = Field(1.0, ge=0, le=1)
-    weight_too_general: float = Field(0.5, ge=0, le=1)
-    weight_unverifiable: float = Field(0.5, ge=0, le=1)
+    weight_correct: float = Field(1.0, ge=0, le=1, json_schema_extra=SCORE)
+    weight_too_general: float = Field(0.5, ge=0, le=1, json_schema_extra=SCORE)
+    weight_unverifiable: float = Field(0.5, ge=0, le=1, json_schema_extra=SCORE)
     missing: int = Field(10, ge=0, le=20, description="Missing tags that are asked for at the most; 0: none.")
-    missing_high: float = Field(0.1, ge=0, le=1, description="Taken off for each important tag that is missing.")
-    missing_low: float = Field(0.03, ge=0, le=1, description="Taken off for each other tag that is missing.")
-    missing_most: float = Field(0.4, ge=0, le=1, description="Taken off for missing tags at the most.")
+    missing_high: float = Field(
+        0.1, ge=0, le=1, json_schema_extra=SCORE, description="Taken off for each important tag that is missing."
+    )
+    missing_low: float = Field(
+        0.03, ge=0, le=1, json_schema_extra=SCORE, description="Taken off for each other tag that is missing."
+    )
+    missing_most: float = Field(
+        0.4, ge=0, le=1, json_schema_extra=SCORE, description="Taken off for missing tags at the most."
+    )
     decoy_weight: float = Field(
         0.5, ge=0, le=1, description="Weight of a call that took an absent decoy for true: its certainty is halved."
     )

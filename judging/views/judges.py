@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from django.contrib import messages
@@ -10,10 +9,9 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 
-from prompts.models import PromptVersion
 from tagging import queue
 from tagging.actions.access import may
-from tagging.models import Collection, ModelAdapter, Run
+from tagging.models import Collection, Run
 from tagging.views.guard import REFUSALS, Request, needs
 
 from ..actions import calibrating, inbox
@@ -21,8 +19,9 @@ from ..actions import judges as actions
 from ..api.judges import newest
 from ..judges import gate as bands
 from ..judges.gate import Thresholds
-from ..judges.spec import ASKING, SPECS
+from ..judges.spec import ASKING
 from ..models import Calibration, JudgeJob, JudgeProfile
+from .judgeform import JudgeForm
 
 JOBS, VERSIONS, RUNS = 8, 20, 100
 
@@ -80,10 +79,11 @@ def find(slug: str) -> JudgeProfile:
 
 @needs("read")
 def show(request: Request, slug: str) -> HttpResponse:
-    return _page(request, find(slug), {}, None)
+    return _page(request, find(slug))
 
 
-def _page(request: Request, profile: JudgeProfile, errors: dict[str, list[str]], posted: Any) -> HttpResponse:
+def _page(request: Request, profile: JudgeProfile, form: JudgeForm | None = None) -> HttpResponse:
+    """`form` is one that was refused."""
     version, curate = profile.current, may(request.user, "curate")
     figures = newest(version)
     whole = figures[0] if figures else None
@@ -106,53 +106,17 @@ def _page(request: Request, profile: JudgeProfile, errors: dict[str, list[str]],
         "jury": profile.kind == JudgeProfile.Kind.JURY,
         "pairs": JudgeProfile.Kind.PAIRWISE in (profile.kind, version.rules.get("of") if version else ""),
         "slider": slider(whole, request.GET.get("accept", ""), request.GET.get("reject", "")),
-        "errors": errors,
         "may_curate": curate,
         "may_review": may(request.user, "review"),
         "counts_people": Calibration.objects.filter(version=version).exists() if version else False,
     }
     if curate:
-        context |= _form(profile, posted)
-    return render(request, "judging/judge.html", context, status=422 if errors else 200)
-
-
-def _form(profile: JudgeProfile, posted: Any) -> dict[str, Any]:
-    """What the form of changes and that of new jobs offer."""
-    version = profile.current
-    tasks = ("pairwise",) if profile.kind == JudgeProfile.Kind.PAIRWISE else ("judge",)
-    prompts = (
-        PromptVersion.objects.filter(prompt__task__in=tasks).select_related("prompt").order_by("prompt", "-number")
-    )
-    adapters = []
-    for row in ModelAdapter.objects.filter(enabled=True):
-        try:
-            if row.adapter_class.capabilities.prompt:
-                adapters.append(row)
-        except (LookupError, ImportError):
-            continue
-    own = version.options if version else {}
-    values = {
-        "adapter": version.adapter.slug if version and version.adapter else "",
-        "prompt_version": str(version.prompt_version_id or "") if version else "",
-        "rubric": version.rubric if version else "",
-        "rules": json.dumps(version.rules if version else {}, indent=2, ensure_ascii=False),
-        "options": json.dumps(own, indent=2, ensure_ascii=False),
-        "members": [str(m.profile.slug) for m in version.members.all()] if version else [],
-        "message": "",
-    }
-    if posted is not None:
-        values |= {name: posted.get(name, "") for name in values if name != "members"}
-        values["members"] = posted.getlist("members")
-    fields = SPECS[profile.kind].model_json_schema().get("properties", {})
-    return {
-        "values": values,
-        "adapters": adapters,
-        "prompt_versions": list(prompts[:200]),
-        "others": JudgeProfile.objects.filter(current__isnull=False, kind__in=sorted(ASKING)).exclude(pk=profile.pk),
-        "rule_help": [(name, f.get("description", "")) for name, f in fields.items() if f.get("description")],
-        "runs": Run.objects.listed().select_related("collection", "recipe").order_by("-pk")[:RUNS],
-        "collections": Collection.objects.only("slug", "name"),
-    }
+        context |= {
+            "form": form or JudgeForm(profile),
+            "runs": Run.objects.listed().select_related("collection", "recipe").order_by("-pk")[:RUNS],
+            "collections": Collection.objects.only("slug", "name"),
+        }
+    return render(request, "judging/judge.html", context, status=422 if form else 200)
 
 
 def slider(whole: Calibration | None, accept: str = "", reject: str = "") -> dict[str, Any] | None:
@@ -186,45 +150,24 @@ def _number(text: str, low: float, high: float) -> float | None:
 def change(request: Request, slug: str) -> HttpResponse:
     """Save the form as a new version."""
     profile = find(slug)
-    try:
-        version = actions.change(profile, by=request.user, **_posted(profile, request.POST))
-    except ValidationError as error:
-        found = error.message_dict if hasattr(error, "error_dict") else {"": error.messages}
-        return _page(request, find(slug), found, request.POST)
-    messages.success(request, f"{version} is current. Its badge begins anew: compare it with people's decisions.")
-    return redirect(profile)
-
-
-def _posted(profile: JudgeProfile, posted: Any) -> dict[str, Any]:
-    errors: dict[str, list[str]] = {}
-    found: dict[str, Any] = {"message": posted.get("message", ""), "rubric": posted.get("rubric", "")}
-    for name in ("rules", "options"):
-        text = posted.get(name, "").strip()
+    form = JudgeForm(profile, data=request.POST)
+    if form.is_valid():
         try:
-            found[name] = json.loads(text) if text else {}
-            if not isinstance(found[name], dict):
-                raise ValueError("an object with names and values is needed")
-        except ValueError as error:
-            errors[name] = [f"This is not JSON: {error}."]
-    if profile.kind in ASKING:
-        slug, prompt = posted.get("adapter", ""), posted.get("prompt_version", "")
-        found["adapter"] = ModelAdapter.objects.filter(slug=slug).first()
-        if slug and found["adapter"] is None:
-            errors["adapter"] = [f"There is no model {slug!r}."]
-        before = profile.current.adapter if profile.current else None
-        if found["adapter"] != before and profile.current and found.get("options") == profile.current.options:
-            found["options"] = {}  # they were the other model's
-        is_number = prompt.isascii() and prompt.isdigit() and len(prompt) < 19
-        found["prompt_version"] = PromptVersion.objects.filter(pk=int(prompt)).first() if is_number else None
-    else:
-        found.pop("options", None)
-    if profile.kind == JudgeProfile.Kind.JURY:
-        slugs = posted.getlist("members")
-        rows = JudgeProfile.objects.filter(slug__in=slugs, current__isnull=False).select_related("current__profile")
-        found["members"] = [row.current for row in rows]
-    if errors:
-        raise ValidationError(errors)
-    return found
+            version = actions.change(profile, by=request.user, **form.fields())
+        except ValidationError as error:
+            form.refuse(error)
+        else:
+            messages.success(
+                request, f"{version} is current. Its badge begins anew: compare it with people's decisions."
+            )
+            return redirect(profile)
+    return _page(request, profile, form)
+
+
+@needs("curate")
+def options(request: Request, slug: str) -> HttpResponse:
+    """The options of the model just chosen; what was typed before stays where it still applies."""
+    return render(request, "judging/partials/judge_options.html", {"form": JudgeForm(find(slug), swap=request.GET)})
 
 
 @needs("curate", "POST")

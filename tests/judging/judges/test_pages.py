@@ -44,23 +44,63 @@ def test_a_curator_makes_the_judges_chooses_a_model_and_switches_one_on(scripted
     page = client.get(reverse("judging:judge", args=["tag-verifier"])).content.decode()
     assert "Choose the model that judges." in page
     prompt = JudgeProfile.objects.get(slug="tag-verifier").current.prompt_version_id
-    form = {"adapter": "vision", "prompt_version": prompt, "rubric": "Be strict.", "rules": "{}", "options": "{}"}
+    form = {"adapter": "vision", "prompt_version": prompt, "rubric": "Be strict."}
     response = client.post(reverse("judging:judge_change", args=["tag-verifier"]), form, follow=True)
     assert "tag-verifier v2 is current" in response.content.decode()
     client.post(reverse("judging:judge_switch", args=["tag-verifier"]), {"enabled": "on"})
     assert JudgeProfile.objects.get(slug="tag-verifier").enabled
 
 
-def test_a_form_with_mistakes_keeps_what_was_typed_and_saves_nothing(scripted):
+def test_a_form_with_mistakes_keeps_what_was_typed_and_says_so_beside_the_field(scripted):
     judge()
     client = signed_in("curator")
-    form = {"adapter": "judge-model-0", "rubric": "Kept text", "rules": '{"tags_per_call": 99}', "options": "{nonsense"}
+    form = {
+        "adapter": "judge-model-0",
+        "options_for": "judge-model-0",
+        "rubric": "Kept text",
+        "rules-tags_per_call": "99",
+        "options-slow_ms": "soon",
+    }
     response = client.post(reverse("judging:judge_change", args=["tag-verifier"]), form)
     page = response.content.decode()
     assert response.status_code == 422
-    assert "This is not JSON" in page
+    assert "At most 15." in page.split('id="id_rules-tags_per_call_error"')[1][:200]
+    assert "Enter a whole number." in page.split('id="id_options-slow_ms_error"')[1][:200]
+    assert 'value="99"' in page
+    assert 'value="soon"' in page
     assert "Kept text" in page
     assert JudgeProfile.objects.get(slug="tag-verifier").versions.count() == 2
+
+
+def test_rules_are_fields_and_those_checked_first_are_kept_only_when_asked_for(scripted):
+    profile = judge()
+    client = signed_in("curator")
+    at = reverse("judging:judge_change", args=["tag-verifier"])
+    prompt = profile.current.prompt_version_id
+    form = {"adapter": "judge-model-0", "prompt_version": prompt, "rules-absent": "3", "rules-too_general": "wrong"}
+    client.post(at, {**form, "first": "on", "first-min_tags": "2", "first-banned": "nsfw"})
+    rules = JudgeProfile.objects.get(slug="tag-verifier").current.rules
+    assert (rules["absent"], rules["too_general"], rules["present"]) == (3, "wrong", 1)
+    assert (rules["rules"]["min_tags"], rules["rules"]["banned"]) == (2, ["nsfw"])
+    client.post(at, {**form, "first-min_tags": "2"})
+    assert JudgeProfile.objects.get(slug="tag-verifier").current.rules["rules"] is None
+
+
+def test_another_model_brings_its_own_options_and_what_was_typed_stays_where_it_applies(scripted):
+    profile = judge(manner="no")
+    adapter("other", manner="yes")
+    client = signed_in("curator")
+    at = reverse("judging:judge_options", args=[profile.slug])
+    typed = {"adapter": "other", "options_for": "judge-model-0", "options-manner": "no", "options-slow_ms": "7"}
+    piece = client.get(at, typed).content.decode()
+    assert 'name="options_for" value="other"' in piece
+    assert 'value="yes"' in piece, "what was not touched is the new model's own"
+    assert 'value="7"' in piece
+    assert signed_in("reviewer").get(at, typed).status_code == 403
+    # without a script the fields are still those of the model before: they are not taken for this one's
+    form = {**typed, "prompt_version": profile.current.prompt_version_id}
+    client.post(reverse("judging:judge_change", args=[profile.slug]), form)
+    assert JudgeProfile.objects.get(pk=profile.pk).current.options["manner"] == "yes"
 
 
 def test_the_page_of_a_judge_tells_how_far_it_can_be_trusted(calibrated):
