@@ -23,7 +23,8 @@ types: $(VENV)/.dev
 	$(VENV)/bin/mypy
 
 unit: $(VENV)/.dev
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --dist loadfile -m "not cluster and not browser"
+	$(PY) -m pytest -m "cluster or browser"
 
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "iwtag needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name one that fits: make run PYTHON=python3.12")'
