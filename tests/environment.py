@@ -21,7 +21,14 @@ def _clean_up() -> None:
         shutil.rmtree(os.environ["IWTAG_DATA_DIR"], ignore_errors=True)
 
 
-_KEPT = ("IWTAG_DATA_DIR", "IWTAG_CHROMIUM", "IWTAG_TEST_POSTGRES", "IWTAG_TEST_REDIS")
+_KEPT = (
+    "IWTAG_DATA_DIR",
+    "IWTAG_CHROMIUM",
+    "IWTAG_TEST_POSTGRES",
+    "IWTAG_TEST_REDIS",
+    "IWTAG_TEST_HOSTILE",
+    "IWTAG_TEST_SEED",
+)
 for name in [n for n in os.environ if n.startswith("IWTAG_") and n not in _KEPT]:
     del os.environ[name]
 os.environ.pop("Q_CLUSTER_NAME", None)

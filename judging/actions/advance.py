@@ -7,12 +7,15 @@ same.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.db import transaction
+from django.core.exceptions import ValidationError
+from django.db import DatabaseError, close_old_connections, transaction
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
@@ -29,6 +32,7 @@ from .experiments import RUN_FAILED, TASK
 
 State = Experiment.State
 LEASE = timedelta(seconds=120)
+log = logging.getLogger(__name__)
 
 
 class Lost(Exception):
@@ -45,6 +49,15 @@ def advance(experiment_id: int) -> Experiment | None:
             pass
     except Lost:
         pass
+    except DatabaseError:  # what was not written is done again, as soon as the database answers
+        _let_go(experiment)
+        raise
+    except Exception as error:
+        log.exception("experiment %s", experiment.pk)
+        text = " ".join(error.messages) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
+        _held(experiment).update(
+            state=State.FAILED, error=f"It could not go on. {text}"[:2000], finished_at=timezone.now(), owner=""
+        )
     else:
         _held(experiment).update(owner="", lease_until=None)
     experiment.refresh_from_db()
@@ -80,6 +93,13 @@ def _keep(experiment: Experiment, **values: Any) -> None:
         raise Lost(experiment.pk)
     for name, value in values.items():
         setattr(experiment, name, value)
+
+
+def _let_go(experiment: Experiment) -> None:
+    """Another may take it at once; where the database stays away, the lease runs out by itself."""
+    close_old_connections()
+    with contextlib.suppress(DatabaseError):
+        _held(experiment).update(owner="", lease_until=None)
 
 
 def _rows(experiment: Experiment) -> list[ExperimentRecipe]:
@@ -264,10 +284,10 @@ def _cheapest(places: Sequence[int], results: Sequence[Any]) -> tuple[int, str]:
 
 
 def _finish(experiment: Experiment, why: str = "") -> None:
-    log = experiment.log
+    entries = experiment.log
     if why:
-        log = [*log, {"what": "end", "text": why, "at": timezone.now().isoformat()}]
-    _keep(experiment, state=State.DONE, finished_at=timezone.now(), owner="", log=log)
+        entries = [*entries, {"what": "end", "text": why, "at": timezone.now().isoformat()}]
+    _keep(experiment, state=State.DONE, finished_at=timezone.now(), owner="", log=entries)
 
 
 # -- the bell ---------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 
 from tagging.models import ImageAsset, Recipe
@@ -21,6 +22,7 @@ from ..ranking_votes import Strength, Votes, bradley_terry, next_pair
 #: images tried for a pair before the next pair is tried
 TRIES = 400
 KINDS = ("all", "people", "judges")
+VOTED = {"image": "You have voted on this pair already."}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +133,12 @@ def vote(
     left, right = rows[bout.left], rows[bout.right]
     a, b = sorted((left, right), key=lambda row: row.recipe_id)
     if by is not None and _mine(experiment, by).filter(image=bout.image, a=a.recipe_id, b=b.recipe_id).exists():
-        raise ValidationError({"image": "You have voted on this pair already."})
+        raise ValidationError(VOTED)
     side = {"left": left, "right": right}.get(winner)
     index = index_of(experiment)
     place = index.places[bout.image]
     counts = {row.pk: _tags(index, row.pk, place) for row in (a, b)}
-    return Vote.objects.create(
+    given = Vote(
         experiment=experiment,
         image_id=bout.image,
         a_id=a.recipe_id,
@@ -148,6 +150,14 @@ def vote(
         tags_b=counts[b.pk],
         seconds=None if seconds is None else round(min(max(seconds, 0.0), 3600.0), 2),
     )
+    try:
+        with transaction.atomic():
+            given.save(force_insert=True)
+    except IntegrityError:
+        if by is None or not _mine(experiment, by).filter(image=bout.image, a=a.recipe_id, b=b.recipe_id).exists():
+            raise
+        raise ValidationError(VOTED) from None  # in another tab, just now
+    return given
 
 
 def take_back(experiment: Experiment, by: AbstractBaseUser) -> Vote | None:

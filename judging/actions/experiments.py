@@ -212,6 +212,8 @@ def _parts(ids: set[int], size: int = 500) -> list[list[int]]:
 
 
 # -- its life ---------------------------------------------------------------------------------------------------------
+# Each verb is one transaction that begins with an UPDATE of the experiment: two people who press at once take turns, so
+# that its runs are always as the experiment is.
 def start(experiment: Experiment, *, stage: str = Stage.FULL, racing: bool = False) -> None:
     """Begin, or go on to a larger stage; what is done already is not done again. ValidationError under "stage".
     NotNow while it runs, or when everything of that stage is done."""
@@ -221,10 +223,9 @@ def start(experiment: Experiment, *, stage: str = Stage.FULL, racing: bool = Fal
     if linked.exists() and not linked.filter(lo__isnull=False).exists():
         raise NotNow(f"{experiment} compares runs that are there: there is nothing to start.")
     again = experiment.rows.filter(dropped_at__isnull=False, dropped_why__startswith=RUN_FAILED)
-    changed = (
-        Experiment.objects.filter(pk=experiment.pk)
-        .exclude(state=State.RUNNING)
-        .update(
+    startable = Experiment.objects.filter(pk=experiment.pk).exclude(state=State.RUNNING)
+    with transaction.atomic():
+        changed = startable.update(
             state=State.RUNNING,
             stage=stage,
             racing=racing,
@@ -235,43 +236,46 @@ def start(experiment: Experiment, *, stage: str = Stage.FULL, racing: bool = Fal
             finished_at=None,
             started_at=experiment.started_at or timezone.now(),
         )
-    )
-    if not changed:
-        raise NotNow(f"{experiment} is running already.")
-    if again.update(dropped_at=None, dropped_why=""):  # its mend may be there now: try it once more
-        Experiment.objects.filter(pk=experiment.pk).update(log=[])
-    _wake(experiment)
+        if not changed:
+            raise NotNow(f"{experiment} is running already.")
+        if again.update(dropped_at=None, dropped_why=""):  # its mend may be there now: try it once more
+            Experiment.objects.filter(pk=experiment.pk).update(log=[])
+        _wake(experiment)
+        queue.defer(TASK, experiment.pk)
     experiment.refresh_from_db()
-    queue.defer(TASK, experiment.pk)
 
 
 def pause(experiment: Experiment) -> None:
     """Workers put its runs down within a second. NotNow unless it is running."""
-    _move(experiment, (State.RUNNING,), State.PAUSED, "paused")
-    for run in _open_runs(experiment):
-        _quietly(runs.pause, run)
+    with transaction.atomic():
+        _move(experiment, (State.RUNNING,), State.PAUSED, "paused")
+        for run in _open_runs(experiment):
+            _quietly(runs.pause, run)
 
 
 def resume(experiment: Experiment) -> None:
     """Go on where it was paused. NotNow unless it is paused."""
-    _move(experiment, (State.PAUSED,), State.RUNNING, "resumed")
-    _wake(experiment)
-    queue.defer(TASK, experiment.pk)
+    with transaction.atomic():
+        _move(experiment, (State.PAUSED,), State.RUNNING, "resumed")
+        _wake(experiment)
+        queue.defer(TASK, experiment.pk)
 
 
 def stop(experiment: Experiment) -> None:
     """No more runs; what is done stays and is compared. `start` goes on later. NotNow once it has ended."""
-    _move(experiment, (State.RUNNING, State.PAUSED), State.STOPPED, "stopped", finished_at=timezone.now())
-    for run in _open_runs(experiment):
-        _quietly(runs.cancel, run)
+    with transaction.atomic():
+        _move(experiment, (State.RUNNING, State.PAUSED), State.STOPPED, "stopped", finished_at=timezone.now())
+        for run in _open_runs(experiment):
+            _quietly(runs.cancel, run)
 
 
 def delete_experiment(experiment: Experiment) -> None:
     """The comparison goes; its runs, their results and the decisions stay. NotNow while it is running."""
-    experiment.refresh_from_db(fields=["state"])
-    if experiment.state in Experiment.OPEN:
-        raise NotNow(f"{experiment} is {experiment.get_state_display()}: stop it first.")
-    experiment.delete()
+    with transaction.atomic():
+        experiment.refresh_from_db(fields=["state"], from_queryset=Experiment.objects.select_for_update())
+        if experiment.state in Experiment.OPEN:
+            raise NotNow(f"{experiment} is {experiment.get_state_display()}: stop it first.")
+        experiment.delete()
 
 
 def _move(experiment: Experiment, before: Sequence[str], after: str, verb: str, **more: Any) -> None:

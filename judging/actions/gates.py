@@ -57,17 +57,19 @@ def save_gate(
         raise ValidationError(
             {"judge": f"{profile.name} does not judge tags: choose a tag verifier, or a jury of such."}
         )
-    found = Gate.objects.filter(collection=collection).first() or Gate(collection=collection)
-    found.profile, found.version = profile, version
-    found.enabled, found.accept_at, found.reject_at = enabled, accept_at, reject_at
-    found.automatic = automatic
-    found.target, found.audit_share = target, audit_share
-    found.closed_why, found.precision_low = "", None
-    found.changed_by = by  # type: ignore[assignment]
-    found.full_clean()
-    if enabled and (accept_at is not None or reject_at is not None):
-        _check_promise(found)
-    found.save()
+    with transaction.atomic():
+        Collection.objects.select_for_update(no_key=True).get(pk=collection.pk)  # two who save at once take turns
+        found = Gate.objects.filter(collection=collection).first() or Gate(collection=collection)
+        found.profile, found.version = profile, version
+        found.enabled, found.accept_at, found.reject_at = enabled, accept_at, reject_at
+        found.automatic = automatic
+        found.target, found.audit_share = target, audit_share
+        found.closed_why, found.precision_low = "", None
+        found.changed_by = by  # type: ignore[assignment]
+        found.full_clean()
+        if enabled and (accept_at is not None or reject_at is not None):
+            _check_promise(found)
+        found.save()
     return found
 
 
@@ -164,6 +166,7 @@ def apply(job: JudgeJob, drafts: Sequence[Draft], verdicts: Mapping[str, JudgeVe
         return {}
     closed = open_for(gate)
     rows = [d for d in drafts if d.subject.run_id is not None]
+    _lock({d.subject.image.pk for d in rows})
     said = _said([v for v in verdicts.values() if v is not None])
     thresholds = Thresholds(gate.accept_at, gate.reject_at)
     outcomes = [_outcome(job, gate, d, verdicts.get(d.key), said, thresholds, closed) for d in rows]
@@ -177,6 +180,12 @@ def apply(job: JudgeJob, drafts: Sequence[Draft], verdicts: Mapping[str, JudgeVe
         "n_review": bands_.count(Band.REVIEW),
         "n_audit": sum(1 for o in outcomes if o.audit),
     }
+
+
+def _lock(images: set[int]) -> None:
+    """All images that will be written, in the order of their ids, before any counter of tags: a person who decides on
+    one of them at the same time takes the same way, and nobody waits in a circle."""
+    list(ImageAsset.objects.select_for_update(no_key=True).filter(pk__in=images).order_by("pk").values_list("pk"))
 
 
 def _said(verdicts: Sequence[JudgeVerdict]) -> dict[int, list[JudgedTag]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -9,7 +11,7 @@ from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import DatabaseError, close_old_connections, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
@@ -28,6 +30,7 @@ from .judge_subjects import Subject, count_subjects, next_subjects
 from .judge_verdicts import link, write
 from .judge_work import Draft, Judge
 
+log = logging.getLogger(__name__)
 State = JudgeJob.State
 TASK = "judging.tasks.judge"
 #: a task works this long, then rings again, so that other work gets its turn
@@ -203,6 +206,15 @@ def run_job(job_id: int, *, seconds: float | None = None, report: Callable[[Judg
                 break
     except ModelUnavailable as error:
         _finish(job, State.FAILED, error.message)
+        return job
+    except DatabaseError:  # what was not written is done again, as soon as the database answers
+        close_old_connections()
+        with contextlib.suppress(DatabaseError):
+            _held(job).update(owner="", lease_until=None)
+        raise
+    except Exception as error:
+        log.exception("judge job %s", job.pk)
+        _finish(job, State.FAILED, f"It could not go on. {type(error).__name__}: {error}"[:2000])
         return job
     if job.stage >= len(turns):
         _finish(job, State.DONE)

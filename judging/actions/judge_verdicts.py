@@ -172,4 +172,4 @@ def _vote(job: JudgeJob, version: JudgeProfileVersion, pairs: Sequence[tuple[Dra
                 seconds=verdict.seconds,
             )
         )
-    Vote.objects.bulk_create(made)
+    Vote.objects.bulk_create(made, ignore_conflicts=True)  # another job of this judge may be as far

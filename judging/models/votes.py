@@ -44,6 +44,20 @@ class Vote(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(a__lt=F("b")), name="vote_order"),
             models.CheckConstraint(condition=Q(flipped=False) | Q(winner="tie"), name="vote_flip_is_tie"),
+            # one vote of a person, and of a judge, on a pair and image: two tabs, or two jobs, at once give no second
+            models.UniqueConstraint(
+                fields=["experiment", "image", "a", "b", "by"], name="vote_person_once", condition=Q(by__isnull=False)
+            ),
+            models.UniqueConstraint(
+                fields=["experiment", "image", "a", "b", "judge"],
+                name="vote_judge_once",
+                condition=Q(experiment__isnull=False) & ~Q(judge=""),
+            ),
+            models.UniqueConstraint(
+                fields=["image", "a", "b", "judge"],
+                name="vote_judge_once_apart",
+                condition=Q(experiment__isnull=True) & ~Q(judge=""),
+            ),
         ]
         indexes = [
             models.Index(fields=["experiment", "image", "a", "b"], name="vote_pair"),
