@@ -24,11 +24,11 @@ _MAX_SCHEMA = 100_000
 # -- prompts ---------------------------------------------------------------------------------------------------------
 def create_prompt(*, slug: str, name: str = "", task: str = Prompt.Task.TAGS, families: Sequence[str] = ()) -> Prompt:
     """A prompt without a version yet. ValidationError with the field's name."""
-    if not isinstance(families, list | tuple) or not all(isinstance(f, str) for f in families):
+    if not isinstance(families, list | tuple) or not all(isinstance(f, str) and "\0" not in f for f in families):
         raise ValidationError({"families": "Adapter kinds are a list of names."})
     if slug.startswith(TRIED):
         raise ValidationError({"slug": f"Names that begin with {TRIED} are taken: iwtag keeps tried texts there."})
-    prompt = Prompt(slug=slug, name=name or slug, task=task, families=list(families))
+    prompt = Prompt(slug=slug, name=name.replace("\0", "") or slug, task=task, families=list(families))
     prompt.full_clean()
     prompt.save()
     return prompt
@@ -40,7 +40,9 @@ def check_prompt(system: str, template: str, response_schema: Any = None) -> Non
     lists = set(Wordlist.objects.values_list("slug", flat=True))
     for part, text in (("system", system), ("template", template)):
         problems = check_template(text, part=part, wordlists=lists)
-        if problems:
+        if "\0" in text:
+            errors[part] = ["There is a NUL character in it, which no model reads and PostgreSQL does not keep."]
+        elif problems:
             errors[part] = [f"Line {p.line}: {p.message}." if p.line else f"{p.message}." for p in problems]
     if not template.strip() and not system.strip():
         errors.setdefault("template", []).append("A prompt needs a text.")
@@ -49,6 +51,8 @@ def check_prompt(system: str, template: str, response_schema: Any = None) -> Non
     if response_schema is not None:
         if not isinstance(response_schema, dict) or "type" not in response_schema:
             errors["response_schema"] = ['A JSON schema is an object with "type".']
+        elif "\\x00" in str(response_schema):
+            errors["response_schema"] = ["There is a NUL character in it, which PostgreSQL does not keep."]
         elif len(str(response_schema)) > _MAX_SCHEMA:
             errors["response_schema"] = [f"At most {_MAX_SCHEMA:,} characters."]
     if errors:
@@ -70,7 +74,7 @@ def create_version(
     ValidationError keyed by field: system, template, response_schema, message.
     """
     system, template = system.replace("\r\n", "\n"), template.replace("\r\n", "\n")
-    message = " ".join(message.split())
+    message = " ".join(message.replace("\0", "").split())
     if not message:
         raise ValidationError({"message": "Say in a line what changed."})
     if len(message) > 200:
@@ -167,7 +171,7 @@ def save_wordlist(
         checked = check_entries(entries, wordlist.kind)
     except WordlistError as error:
         raise ValidationError({"entries": [f"{str(p)[:1].upper()}{str(p)[1:]}." for p in error.problems]}) from None
-    message = " ".join(message.split())
+    message = " ".join(message.replace("\0", "").split())
     if len(message) > 200:
         raise ValidationError({"message": "At most 200 characters."})
     stored = [entry.as_json() for entry in checked]

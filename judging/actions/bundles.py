@@ -15,7 +15,7 @@ from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser, User
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import DataError, transaction
 from django.utils import timezone
 
 from prompts.models import Prompt, PromptVersion, Wordlist, WordlistVersion, digest
@@ -76,7 +76,7 @@ def import_bundle(
     try:
         with transaction.atomic():
             return _import(header, reader, collection, partial, by)
-    except (KeyError, TypeError, AttributeError, IndexError) as e:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError, DataError) as e:
         raise ValidationError({"file": f"The file is damaged: {e!r}."}) from None
 
 

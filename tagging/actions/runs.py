@@ -229,7 +229,11 @@ def retry_failed(run: Run) -> int:
         n, again = _take_back_channels(run, failed) if _several(run) else _take_back(run, failed)
         waiting = Chunk.objects.filter(run=run).exclude(state=Chunk.State.DONE)
         if not again and not waiting.exists():
-            raise NotNow(f"{run} has no failed images.")
+            if not Run.objects.filter(pk=run.pk, state=State.CANCELLED).update(state=State.RUNNING, finished_at=None):
+                raise NotNow(f"{run} has no failed images.")
+            finish(run.pk)  # stopped when nothing was left to do: it is done
+            run.refresh_from_db()
+            return 0
         waiting.filter(state=Chunk.State.PENDING).update(attempts=0, inflight=None, inflight_n=0)
         Run.objects.filter(pk=run.pk).update(state=State.RUNNING, error="", finished_at=None, phase="")
     run.refresh_from_db()

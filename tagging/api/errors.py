@@ -6,9 +6,15 @@ import logging
 from typing import Any
 
 from django.conf import settings
-from django.core.exceptions import ObjectDoesNotExist, PermissionDenied, RequestDataTooBig, TooManyFilesSent
+from django.core.exceptions import (
+    ObjectDoesNotExist,
+    PermissionDenied,
+    RequestDataTooBig,
+    TooManyFieldsSent,
+    TooManyFilesSent,
+)
 from django.core.exceptions import ValidationError as Invalid
-from django.db import OperationalError
+from django.db import DataError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI, Schema
 from ninja.errors import AuthenticationError, HttpError, ValidationError
@@ -75,12 +81,18 @@ def install(api: NinjaAPI) -> None:
 
     @api.exception_handler(RequestDataTooBig)
     @api.exception_handler(TooManyFilesSent)
+    @api.exception_handler(TooManyFieldsSent)
     def too_big(request: HttpRequest, e: Exception) -> HttpResponse:
         return answer(request, 413, "The request is too large: send fewer files or a smaller body.")
 
     @api.exception_handler(HttpError)
     def http(request: HttpRequest, e: HttpError) -> HttpResponse:
         return answer(request, e.status_code, str(e))
+
+    @api.exception_handler(DataError)
+    def unfit(request: HttpRequest, e: DataError) -> HttpResponse:
+        log.exception("the database cannot keep what %s %s sent", request.method, request.path)
+        return answer(request, 422, "A text or number is too long, or holds characters that cannot be kept (NUL).")
 
     @api.exception_handler(OperationalError)
     def busy(request: HttpRequest, e: OperationalError) -> HttpResponse:

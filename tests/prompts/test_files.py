@@ -6,6 +6,7 @@ import json
 from io import StringIO
 
 import pytest
+from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from prompts.files import PromptFile, from_imageworks, read, read_folder, write
 from prompts.models import Prompt, PromptVersion
 from prompts.rendering import PromptError
+from prompts.transfer import import_prompts
 
 FILE = """---
 name: Short tags
@@ -143,3 +145,13 @@ def test_a_bad_file_imports_nothing_and_is_named(db, tmp_path):
     with pytest.raises(CommandError, match="There is no prompt x"):
         run("export_prompts", str(tmp_path / "o"), "--prompt", "x")
     assert read_folder(tmp_path / "empty") == []
+
+
+def test_a_nul_character_is_refused_with_a_reason(db):
+    """PostgreSQL keeps none: what is refused there is refused everywhere."""
+    with pytest.raises(ValidationError, match="NUL"):
+        import_prompts([read("---\nslug: a\n---\nTags\0, please", "a.md")])
+    with pytest.raises(ValidationError, match="NUL"):
+        import_prompts([PromptFile("b", "Tags", response_schema={"type": "object", "title": "\0"})])
+    saved = import_prompts([PromptFile("c", "Tags", name="C\0", message="first\0")])
+    assert (saved[0][0].prompt.name, saved[0][0].message) == ("C", "first")

@@ -204,7 +204,7 @@ print(json.dumps({"problems": problems, "done": len(done), "edits": edits, "viol
 
 def at_once(tmp_path, **environment):
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "DATABASE_URL"},
         "IWTAG_DATA_DIR": str(tmp_path),
         "DJANGO_SETTINGS_MODULE": "iwtag_site.settings",
         "PYTHONPATH": str(ROOT),
