@@ -8,20 +8,20 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Count, Max, Q, QuerySet, Sum
+from django.db.models import Count, Max, Q, QuerySet
 from django.utils import timezone
 
 from tagging import queue
 from tagging.models import TagEdit
 
-from ..judges import jury, pairwise
-from ..judges.spec import PairwiseSpec, check_spec
+from ..judges import jury
 from ..judges.statistics import (
     badge,
     percent,
     wilson,
 )
 from ..models import Calibration, Gate, JudgedTag, JudgeProfile, JudgeProfileVersion, JudgeVerdict
+from . import pair_votes
 from .compared import Compared, compare, corrected, decisions, split
 from .gate_figures import curve, drift, settled
 from .people import people_kappa
@@ -119,16 +119,7 @@ def _of_kind(version: JudgeProfileVersion, found: Compared) -> None:
     """What other kinds are measured by."""
     kind = version.profile.kind
     if JudgeProfile.Kind.PAIRWISE in (kind, version.rules.get("of")):
-        steady = steadiness(version)
-        found.figures["pairs"] = {
-            "pairs": steady.pairs,
-            "flip_rate": steady.flip_rate,
-            "first_share": steady.first_share,
-            "usable": steady.usable,
-            "why": steady.why,
-        }
-        found.badge = Calibration.Badge.ADVISORY if steady.usable else Calibration.Badge.OFF
-        found.why = steady.why if steady.usable else f"not usable for pairs: {steady.why}"
+        pair_votes.measure(version, found)
     elif JudgeProfile.Kind.CAPTION in (kind, version.rules.get("of")):
         found.why = "people do not decide sentence by sentence: nothing to compare with"
     elif kind == JudgeProfile.Kind.RULES:
@@ -167,17 +158,6 @@ def _rates(counts: Counter[str]) -> dict[str, Any]:
         if (interval := wilson(hits, n)) is not None:
             found[name] = {"n": n, "hits": hits, "rate": hits / n, "low": interval.low, "high": interval.high}
     return found
-
-
-def steadiness(version: JudgeProfileVersion) -> pairwise.Steadiness:
-    """How a pairwise judge treats the two seats, over all of its verdicts that were asked. One query."""
-    spec = check_spec(JudgeProfile.Kind.PAIRWISE, version.rules if version.profile.kind == "pairwise" else {})
-    assert isinstance(spec, PairwiseSpec)
-    asked = JudgeVerdict.objects.filter(version=version, state=JudgeVerdict.State.OK).exclude(predictions=[])
-    sums = asked.aggregate(
-        pairs=Count("pk"), flips=Count("pk", filter=Q(flip=True)), first=Sum("first_seats"), seats=Sum("seats")
-    )
-    return pairwise.from_counts(sums["pairs"], sums["flips"], sums["first"] or 0, sums["seats"] or 0, spec)
 
 
 def jury_alpha(version: JudgeProfileVersion, most: int = 5000) -> float | None:

@@ -62,13 +62,14 @@ class Compared:
     badge: str = "off"
     why: str = ""
     figures: dict[str, Any] = field(default_factory=dict)
+    decisions: int | None = None  # of kinds whose decisions are no tags
 
     def row(self, version: JudgeProfileVersion, category: str) -> Calibration:
         c = self.confusion
         return Calibration(
             version=version,
             category=category,
-            decisions=c.n,
+            decisions=c.n if self.decisions is None else self.decisions,
             images=self.images,
             matrix={"caught": c.caught, "alarm": c.alarm, "missed": c.missed, "agreed": c.agreed},
             kappa=self.kappa.value if self.kappa else None,

@@ -137,12 +137,17 @@ def _kappas(sums: Floats) -> Floats:
 
 
 def badge(
-    kappa: Interval | None, decisions: int, *, decoys_accepted: float | None = None, drifted: bool = False
+    kappa: Interval | None,
+    decisions: int,
+    *,
+    decoys_accepted: float | None = None,
+    drifted: bool = False,
+    fewest: int = FEWEST_DECISIONS,
 ) -> Badge:
     """What a judge may be used for. Trusted: κ ≥ 0.60 and its lower bound ≥ 0.50. Advisory: κ from 0.40. Off: less, or
-    fewer than 200 decisions, or a judge that takes most lies for true. Drift takes one step off."""
+    fewer than 200 decisions (`fewest`), or a judge that takes most lies for true. Drift takes one step off."""
     found: Badge
-    if kappa is None or decisions < FEWEST_DECISIONS or kappa.value < ADVISORY_KAPPA:
+    if kappa is None or decisions < fewest or kappa.value < ADVISORY_KAPPA:
         return "off"
     if decoys_accepted is not None and decoys_accepted > 0.5:
         return "off"
@@ -150,6 +155,48 @@ def badge(
     if drifted:
         return "advisory" if found == "trusted" else "off"
     return found
+
+
+def classes_kappa_interval(
+    per_image: Sequence[Sequence[int]], classes: int, *, draws: int = DRAWS, seed: int = 0
+) -> Interval | None:
+    """κ of two raters on `classes` classes, with its interval by bootstrap over images, as `kappa_interval`.
+
+    `per_image`: a row of classes × classes counts for each image, the first rater's classes one after the other. None
+    without decisions, or where chance alone agrees fully.
+    """
+    counts = np.asarray(per_image, dtype=np.float64).reshape(-1, classes * classes)
+    if not len(counts):
+        return None
+    value = _classes_kappas(counts.sum(axis=0)[None, :], classes, undefined=np.nan)[0]
+    if np.isnan(value):
+        return None
+    kappas = _classes_kappas(_resampled_sums(counts, draws, seed), classes)
+    low, high = np.quantile(kappas, [0.025, 0.975])
+    return Interval(float(value), float(low), float(high))
+
+
+def _classes_kappas(sums: Floats, classes: int, undefined: float = 0.0) -> Floats:
+    tables = sums.reshape(-1, classes, classes)
+    n = np.maximum(tables.sum(axis=(1, 2)), 1)
+    observed = np.trace(tables, axis1=1, axis2=2) / n
+    chance = (tables.sum(axis=2) * tables.sum(axis=1)).sum(axis=1) / n**2
+    defined = (chance < 1 - 1e-12) & (tables.sum(axis=(1, 2)) > 0)
+    return np.where(defined, (observed - chance) / np.where(defined, 1 - chance, 1.0), undefined)
+
+
+def agreement_interval(
+    per_image: Sequence[Sequence[int]], classes: int, *, draws: int = DRAWS, seed: int = 0
+) -> Interval | None:
+    """The share of decisions on which two raters agree, with its interval by bootstrap over images."""
+    counts = np.asarray(per_image, dtype=np.float64).reshape(-1, classes * classes)
+    if not len(counts) or not counts.sum():
+        return None
+    same = [i * classes + i for i in range(classes)]
+    sums = _resampled_sums(counts, draws, seed)
+    shares = sums[:, same].sum(axis=1) / np.maximum(sums.sum(axis=1), 1)
+    low, high = np.quantile(shares, [0.025, 0.975])
+    return Interval(float(counts[:, same].sum() / counts.sum()), float(low), float(high))
 
 
 @dataclass(frozen=True, slots=True)

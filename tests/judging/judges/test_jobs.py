@@ -12,7 +12,7 @@ from judging.actions.judges import change, save_version, set_enabled
 from judging.models import JudgedTag, JudgeJob, JudgeProfileVersion, JudgeVerdict, RunVerdict, Vote
 from tagging.actions.runs import NotNow
 from tagging.models import Prediction
-from tests.tagging.world import collection
+from tests.tagging.world import collection, person
 
 from .world import adapter, judge, recipe, run, sha
 
@@ -284,6 +284,52 @@ def test_a_judge_that_always_says_first_makes_ties_only_and_is_not_usable(script
     assert found.badge == "off"
     assert found.figures["pairs"]["usable"] is False
     assert "not usable for pairs" in found.why
+
+
+def people_vote(votes: list[Vote], user, winner) -> None:
+    """A person votes on the same pairs; `winner` tells for the number of an image."""
+    for i, v in enumerate(sorted(votes, key=lambda v: v.image_id)):
+        Vote.objects.create(image=v.image, a=v.a, b=v.b, winner=winner(i), first="b", by=user)
+
+
+def test_a_pairwise_judge_is_measured_against_peoples_votes_on_the_same_pairs(scripted):
+    from judging.actions.calibrating import calibrate
+
+    n = 80
+    truth = {f"{i}.jpg": ["dog", "grass"] if i % 2 else ["cat", "grass"] for i in range(n)}
+    profile = judge("pairwise-judge", truth=truth)
+    votes, _ = pairs(profile, n)
+    assert calibrate(profile.current).badge == "off", "steady, but measured against nobody"
+    ann, bob = person("ann", "reviewer"), person("bob", "reviewer")
+    people_vote(votes, ann, lambda i: "a" if i % 2 else "b")
+    found = calibrate(profile.current)
+    told = found.figures["votes"]
+    assert (found.badge, found.kappa, found.decisions, found.images) == ("trusted", 1.0, n, n)
+    assert told["table"] == [[40, 0, 0], [0, 40, 0], [0, 0, 0]]
+    assert told["people"] is None
+    # another person sees it the other way on a fifth of them: less agreement, and a ceiling
+    people_vote(votes, bob, lambda i: "tie" if i % 5 == 0 else "a" if i % 2 else "b")
+    found = calibrate(profile.current)
+    told = found.figures["votes"]
+    assert told["agreement"][0] == pytest.approx(144 / 160)
+    assert told["table"] == [[72, 0, 8], [0, 72, 8], [0, 0, 0]]
+    assert told["people_votes"] == n
+    # 64 of 80 the same; by chance (1/2)(0.4) twice
+    assert told["people"][0] == pytest.approx((0.8 - 0.4) / (1 - 0.4), abs=1e-3)
+    assert told["people"][1] < told["people"][0] < told["people"][2]
+    assert found.kappa_low < found.kappa < found.kappa_high < 1
+
+
+def test_a_pairwise_judge_that_people_contradict_has_no_badge(scripted):
+    from judging.actions.calibrating import calibrate
+
+    truth = {f"{i}.jpg": ["dog", "grass"] if i % 2 else ["cat", "grass"] for i in range(60)}
+    profile = judge("pairwise-judge", truth=truth)
+    votes, _ = pairs(profile, 60)
+    people_vote(votes, person("ann", "reviewer"), lambda i: "b" if i % 2 else "a")
+    found = calibrate(profile.current)
+    assert (found.badge, found.kappa) == ("off", -1.0)
+    assert found.figures["pairs"]["usable"] is True
 
 
 def test_a_pairwise_judge_of_a_sides_family_has_no_vote(scripted):
