@@ -32,6 +32,7 @@ ROUTERS = {
     "/labels": "tagging.api.labels.router",
     "/recompute": "tagging.api.policies.recompute",
     "/runs": "tagging.api.runs.router",
+    "/try": "tagging.api.trying.router",
     "/proposals": "tagging.api.proposals.router",
     "/experiments": "judging.api.comparing.router",
     "/experiments/{int:experiment_id}/votes": "judging.api.votes.router",

@@ -20,22 +20,13 @@ from django.utils.safestring import SafeString, mark_safe
 from tagging.models import ImageAsset, ImageTag, Proposal, TagAlias
 from tagging.policy.text import tag_key
 from tagging.queries import tags_of
-from tagging.views.chips import probability
+from tagging.views.chips import mark, probability
 
 from ..metrics_loading import IN_PROPOSAL
 from ..models import ExperimentRecipe, ExperimentRun, JudgedTag, RunVerdict
 
 _STATES = {state.value: state.label for state in ImageTag.State}
 _WORDS = re.compile(r"\s+|[^\s]+")
-#: Shape and colour of a recipe, in this order: told by shape alone too.
-MARKS = "●▲■◆★✚▼◗⬟✖"
-COLOURS = 8
-
-
-def mark(position: int) -> SafeString:
-    """The mark of the column at that place."""
-    shape = MARKS[position % len(MARKS)]
-    return mark_safe(f'<span class="mark" data-colour="{position % COLOURS}" aria-hidden="true">{shape}</span>')
 
 
 @dataclass(slots=True)

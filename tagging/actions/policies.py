@@ -63,6 +63,21 @@ def compile_checked(spec: Mapping[str, Any], versions: Iterable[WordlistVersion]
         raise ValidationError({"wordlists" if str(error).startswith("list ") else "spec": str(error)}) from None
 
 
+def find_policy_version(text: str) -> PolicyVersion:
+    """By what a person writes: "slug" is the newest version, "slug@3" the third. ValidationError under "policy"."""
+    slug, _, number = text.strip().partition("@")
+    policy = Policy.objects.filter(slug=slug).first()
+    if policy is None:
+        known = ", ".join(Policy.objects.values_list("slug", flat=True)[:20]) or "none yet"
+        raise ValidationError({"policy": f"There is no policy {slug!r}; there are: {known}."})
+    found = policy.current
+    if number:
+        found = policy.versions.filter(number=int(number[:9])).first() if number.isdecimal() else None
+    if found is None:
+        raise ValidationError({"policy": f"The policy {slug!r} has no version {number or 'yet'}."})
+    return found
+
+
 def spec_json(spec: PolicySpec) -> dict[str, Any]:
     """What is stored: only what differs from the defaults, so that equal rules have equal digests."""
     return spec.model_dump(mode="json", exclude_defaults=True)

@@ -77,6 +77,28 @@ def get_recipe(
     have, "name", "read", "combine", "channels" where there are none or too many. With several channels the message
     names the one.
     """
+    draft = draft_recipe(channels, combine=combine, merge=merge, policy_version=policy_version)
+    return _kept(draft, name, by)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A recipe that is not saved: its rows, rule, policy, and the key that it has or would have."""
+
+    key: str
+    channels: list[Channel]
+    combine: dict[str, Any]
+    policy_version: PolicyVersion
+
+
+def draft_recipe(
+    channels: Sequence[ChannelSpec],
+    *,
+    combine: Mapping[str, Any] | None = None,
+    merge: ChannelSpec | None = None,
+    policy_version: PolicyVersion | None = None,
+) -> Draft:
+    """What `get_recipe` would find or make, checked all the same. ValidationError as it."""
     if not 1 <= len(channels) <= MAX_CHANNELS:
         raise ValidationError({"channels": f"A recipe has 1 to {MAX_CHANNELS} channels, not {len(channels)}."})
     policy_version = policy_version or default_policy_version()
@@ -86,10 +108,43 @@ def get_recipe(
         _number_names(rows, [bool(spec.name) for spec in channels])
     stored = _combine(combine, rows)
     rows += _merge(stored, merge, rows)
-    key = recipe_key([_content(row, several) for row in rows], stored, policy_version.digest)
+    return Draft(_key(rows, stored, policy_version, several), rows, stored, policy_version)
+
+
+def with_policy(recipe: Recipe, policy_version: PolicyVersion, *, by: User | None = None) -> Recipe:
+    """The recipe of the same channels and rule with another policy: itself where it has that one."""
+    if policy_version.digest == recipe.policy_version.digest:
+        return recipe
+    rows = list(recipe.channels.select_related("adapter", "prompt_version").order_by("position"))
+    several = len([row for row in rows if row.role == Channel.Role.ASKED]) > 1
+    key = _key(rows, recipe.combine, policy_version, several)
+    copies = [
+        Channel(
+            **{name: getattr(row, name) for name in _COPIED}, adapter=row.adapter, prompt_version=row.prompt_version
+        )
+        for row in rows
+    ]
+    return _kept(Draft(key, copies, recipe.combine, policy_version), recipe.name, by)
+
+
+_COPIED = ("name", "role", "adapter_config", "options", "variables")
+
+
+def _key(rows: Sequence[Channel], combine: dict[str, Any], policy_version: PolicyVersion, several: bool) -> str:
+    return recipe_key([_content(row, several) for row in rows], combine, policy_version.digest)
+
+
+def _kept(draft: Draft, name: str, by: User | None) -> Recipe:
+    rows = draft.channels
     with transaction.atomic():
         recipe, made = Recipe.objects.get_or_create(
-            key=key, defaults={"name": name, "combine": stored, "policy_version": policy_version, "created_by": by}
+            key=draft.key,
+            defaults={
+                "name": name,
+                "combine": draft.combine,
+                "policy_version": draft.policy_version,
+                "created_by": by,
+            },
         )
         if made:
             for position, row in enumerate(rows):
@@ -97,6 +152,9 @@ def get_recipe(
             Channel.objects.bulk_create(rows)
             used = [row.prompt_version_id for row in rows if row.prompt_version_id]
             PromptVersion.objects.filter(pk__in=used, used_at=None).update(used_at=timezone.now())
+        elif name and not recipe.name:  # tried before it got a name, which is no part of what it is
+            Recipe.objects.filter(pk=recipe.pk).update(name=name)
+            recipe.name = name
     return recipe
 
 

@@ -17,6 +17,15 @@ _STATES = {state.value: state.label for state in ImageTag.State}
 PRESS = {"proposed": "reject", "accepted": "reject", "rejected": "accept", "added": "clear"}
 _ORDER = {"rating": -3, "character": -2, "copyright": -1, "artist": -1}  # before the others, which go by name
 _NUMBERED = 9
+#: Shape and colour of a recipe among several, in this order: told by shape alone too.
+MARKS = "●▲■◆★✚▼◗⬟✖"
+COLOURS = 8
+
+
+def mark(position: int) -> SafeString:
+    """The mark of the column at that place."""
+    shape = MARKS[position % len(MARKS)]
+    return mark_safe(f'<span class="mark" data-colour="{position % COLOURS}" aria-hidden="true">{shape}</span>')
 
 
 def probability(score: float | None) -> str:

@@ -55,7 +55,7 @@ class Group:
         defaults = PolicySpec()
         for one in self.fields:
             default = getattr(defaults, one.name, None)
-            if default is None and one.html_name.startswith("caption-"):
+            if default is None and "caption-" in one.html_name:
                 default = getattr(defaults.caption, one.name)
             if one.errors or str(shown(default, one.kind)) != str(one.value):
                 return True
@@ -63,22 +63,28 @@ class Group:
 
 
 class PolicyForm:
-    """`version` is what the form begins with (None: the defaults); `data` what was posted."""
+    """`version` is what the form begins with (None: the defaults); `data` what was posted; `prefix` goes before every
+    input's name, where several are on a page."""
 
-    def __init__(self, version: PolicyVersion | None, data: QueryDict | None = None) -> None:
+    def __init__(self, version: PolicyVersion | None, data: QueryDict | None = None, *, prefix: str = "") -> None:
+        self.prefix = prefix
         spec = dict(version.spec) if version else {}
         self.version = version
         self.data = data
-        self.rules = SchemaForm(PolicySpec, data=data, initial=spec, prefix="rule-", start_word="saved")
+        self.rules = SchemaForm(PolicySpec, data=data, initial=spec, prefix=f"{prefix}rule-", start_word="saved")
         self.caption = SchemaForm(
-            CaptionRules, data=data, initial=spec.get("caption") or {}, prefix="caption-", start_word="saved"
+            CaptionRules,
+            data=data,
+            initial=spec.get("caption") or {},
+            prefix=f"{prefix}caption-",
+            start_word="saved",
         )
         self.errors: dict[str, list[str]] = {}
 
     @cached_property
     def lists(self) -> list[ListChoice]:
         used = {v.wordlist_id: v for v in self.version.wordlists.all()} if self.version else {}
-        wanted = set(self.data.getlist("lists")) if self.data is not None else {str(pk) for pk in used}
+        wanted = set(self.data.getlist(f"{self.prefix}lists")) if self.data is not None else {str(pk) for pk in used}
         newest: dict[int, WordlistVersion] = {}
         rows = WordlistVersion.objects.select_related("wordlist").defer("entries").order_by("wordlist__slug", "number")
         for row in rows:
