@@ -25,6 +25,7 @@ EXPERIMENTS = (
 MAIN = (
     link("tagging:home", "Collections"),
     link("tagging:runs", "Runs", "runs", "run"),
+    link("tagging:workbench", "Workbench"),
     link("judging:experiments", "Experiments", *EXPERIMENTS),
     link("exports:jobs", "Exports", "exports"),
 )
@@ -33,6 +34,7 @@ LIBRARY = (
     link("tagging:prompts", "Prompts", "prompts", "prompt", "prompt_new"),
     link("tagging:wordlists", "Wordlists", "wordlists", "wordlist", "wordlist_new"),
     link("tagging:policies", "Policies", "policies", "policy", "policy_new"),
+    link("tagging:recipes", "Recipes", "recipes", "recipe", "recipe_new"),
     link("tagging:labels", "Labels"),
     link("tagging:models", "Models"),
     link("judging:judges", "Judges", "judges", "judge", "judge_job", "inbox", "gate"),

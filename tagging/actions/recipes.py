@@ -136,6 +136,11 @@ def _key(rows: Sequence[Channel], combine: dict[str, Any], policy_version: Polic
 
 def _kept(draft: Draft, name: str, by: User | None) -> Recipe:
     rows = draft.channels
+    there = Recipe.objects.filter(key=draft.key).first()
+    if there is not None:
+        _adopt(there, rows)
+        if there.name or not name:
+            return there  # without a transaction: pages ask for the same one again and again
     with transaction.atomic():
         recipe, made = Recipe.objects.get_or_create(
             key=draft.key,
@@ -156,6 +161,21 @@ def _kept(draft: Draft, name: str, by: User | None) -> Recipe:
             Recipe.objects.filter(pk=recipe.pk).update(name=name)
             recipe.name = name
     return recipe
+
+
+def _adopt(recipe: Recipe, rows: Sequence[Channel]) -> None:
+    """A text that was tried before it was saved is the same text: the recipe names the saved version from now on."""
+    saved = [(n, row.prompt_version) for n, row in enumerate(rows) if row.prompt_version]
+    saved = [(n, version) for n, version in saved if not version.prompt.hidden]
+    if not saved:
+        return
+    tried = recipe.channels.filter(prompt_version__prompt__hidden=True)
+    positions = set(tried.values_list("position", flat=True))
+    for position, version in saved:
+        if position in positions:
+            with transaction.atomic():
+                recipe.channels.filter(position=position).update(prompt_version=version)
+                PromptVersion.objects.filter(pk=version.pk, used_at=None).update(used_at=timezone.now())
 
 
 def _channel_of_several(spec: ChannelSpec, number: int) -> Channel:
