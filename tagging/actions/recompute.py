@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from operator import itemgetter
 from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser
@@ -19,7 +20,7 @@ from django.utils import timezone
 
 from .. import queue
 from ..adapters.base import ModelUnavailable
-from ..engine import reproposing, vocabulary
+from ..engine import reproposing, rewriting, vocabulary
 from ..engine.owners import owner_alive, owner_id
 from ..engine.propose import compiled_policy
 from ..engine.reproposing import Reproposer
@@ -176,13 +177,13 @@ def _step(job: RecomputeJob, reproposer: Reproposer, watch: _Watch) -> bool:
     part = reproposer.apply(rows)
     values = _progress(job, part)
     for attempt in range(3):
-        shown = reproposing.prepare_shown(job.run, part.changes, reproposer.tag_ids)
+        shown = rewriting.prepare_shown(job.run, part.changes, reproposer.tag_ids)
         try:
             with transaction.atomic():
                 values["seconds"] += watch.lap()
                 if not _held(job).update(**values, lease_until=timezone.now() + LEASE):
                     return False
-                reproposing.write(job.run, job.pk, job.policy_version_id, part, shown)
+                rewriting.write(job.run, job.pk, job.policy_version_id, part, shown)
             break
         except IntegrityError:  # a tag was merged or deleted by a person meanwhile
             if attempt == 2:
@@ -211,7 +212,13 @@ def _progress(job: RecomputeJob, part: reproposing.Slice) -> dict[str, Any]:
 
 def most_frequent(counts: Mapping[str, int], n: int = SUMMARY_TAGS) -> dict[str, int]:
     """The n highest counts, highest first (a database may give JSON back in any order)."""
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:n])
+    items = list(counts.items())
+    if len(items) > n:
+        least = sorted(counts.values(), reverse=True)[n - 1]
+        items = [item for item in items if item[1] >= least]
+    items.sort()
+    items.sort(key=itemgetter(1), reverse=True)  # stable: equal counts stay in the order of their names
+    return dict(items[:n])
 
 
 def _finish(job: RecomputeJob, state: str, error: str = "") -> None:

@@ -546,3 +546,9 @@ class Adapter(ABC):
         Models with thresholds of single labels answer `Thresholds` with `cuts`.
         """
         return {}
+
+    @classmethod
+    def thresholds_vary(cls, options: AdapterOptions) -> bool:
+        """Do `thresholds` look at the probabilities? Where they do not, they are asked once for many images when a
+        policy is applied again. True is always right."""
+        return True

@@ -199,6 +199,10 @@ class CamieTagger(OnnxTagger):
             found[category] = chosen.threshold if value is None else float(value)
         return found
 
+    @classmethod
+    def thresholds_vary(cls, options: AdapterOptions) -> bool:
+        return False
+
 
 def _content(path: Path) -> dict[str, Any]:
     try:

@@ -137,3 +137,7 @@ class OnnxClassifier(OnnxTagger):
         chosen = cast(OnnxClassifier.Options, options).threshold
         published = labels.published.get("categories", {})
         return {c: float(published.get(c, USUAL)) if chosen is None else chosen for c in labels.category_index}
+
+    @classmethod
+    def thresholds_vary(cls, options: AdapterOptions) -> bool:
+        return False

@@ -196,6 +196,10 @@ class PhotoLite(Adapter):
     ) -> dict[str, float]:
         return {"general": cast(PhotoLite.Options, options).general_threshold}
 
+    @classmethod
+    def thresholds_vary(cls, options: AdapterOptions) -> bool:
+        return False
+
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Rows of logits (n, classes) → probabilities that sum to 1."""

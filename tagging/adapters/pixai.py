@@ -134,6 +134,10 @@ class PixaiTagger(OnnxTagger):
             )
         return cuts
 
+    @classmethod
+    def thresholds_vary(cls, options: AdapterOptions) -> bool:
+        return False
+
 
 def read_category_cuts(path: Path) -> dict[str, float]:
     """`category` (Danbooru's number or a name) → `threshold`. ModelUnavailable names the file and the line."""

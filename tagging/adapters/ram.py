@@ -240,6 +240,10 @@ class RamTagger(OnnxTagger):
 
         return Thresholds({"general": USUAL * times}, LabelCuts.cached(labels, ("ram", times), values))
 
+    @classmethod
+    def thresholds_vary(cls, options: AdapterOptions) -> bool:
+        return False
+
 
 def _framing(side: int) -> Framing:
     return Framing("squash", side, side, Image.Resampling.BILINEAR)

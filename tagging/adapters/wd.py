@@ -116,6 +116,11 @@ class WdTagger(OnnxTagger):
             cuts["character"] = max(cut, MCUT_CHARACTER_MINIMUM)
         return cuts
 
+    @classmethod
+    def thresholds_vary(cls, options: AdapterOptions) -> bool:
+        chosen = cast(WdTagger.Options, options)
+        return chosen.general_mcut or chosen.character_mcut
+
 
 def mcut(probabilities: npt.NDArray[np.float32], floor: float) -> float:
     """Maximum cut thresholding (Largeron, Moulin and Géry, IDA 2012): the middle of the largest gap between two

@@ -1,28 +1,26 @@
-"""A policy applied to the stored predictions of a run, a slice at a time: computed first, then written in one short
-transaction. No inference, no network; truth is never touched.
+"""A policy applied to the stored predictions of a run, a slice at a time: computed here, then written in one short
+transaction (`rewriting`). No inference, no network; truth is never touched.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from django.db import connection
 from django.db.models import TextField
 from django.db.models.functions import Cast
-from django.utils import timezone
 
-from ..actions.counts import Deltas
-from ..adapters.base import AdapterOptions, LabelSet, PackedScores, Reply, ScoredTag
-from ..models import ImageAsset, ImageTag, Proposal, ProposalRevision, Run
-from ..policy import bulk
+from ..adapters.base import LabelSet, PackedScores, Reply, ScoredTag
+from ..models import Proposal, Run
+from ..policy import bulk, fates
 from ..policy.pipeline import CompiledPolicy
-from . import store, vocabulary
 from .combining import Plan, results_of
 from .propose import Proposed, Proposer, stored_labels
 
@@ -41,12 +39,12 @@ class Row(NamedTuple):
     prediction_id: int | None
     labels: str | None
     scores: bytes | memoryview | None
-    said: Any
+    said: str | None
     said_caption: str
     rating: str
     rating_score: float | None
     text: str
-    flags: Any
+    flags: str
 
 
 class Kept(NamedTuple):
@@ -60,16 +58,20 @@ class Kept(NamedTuple):
 
 @dataclass(slots=True)
 class Change:
-    """A proposal that becomes another one. `old` names the tags that stayed before."""
+    """A proposal that becomes another one."""
 
     row: Row
     tags: str
     caption: str
-    old: list[str]
-    new: list[str]
+    new: list[str]  # the tags that stay
     scores: Sequence[float | None]  # of `new`
     kept: Callable[[], list[Kept]]  # the same in full
     flags: list[str] | None = None  # None: they stay
+
+    @property
+    def old(self) -> list[str]:
+        """The tags that stayed before."""
+        return fates.standing(self.row.tags)
 
     @property
     def state(self) -> str:
@@ -105,6 +107,8 @@ class Reproposer:
         self._proposer = Proposer(self._adapter, self._options, policy, source=self._source)
         self._bulk: dict[str, bulk.BulkPolicy] = {}
         self._bulk_fits = bulk.fits(policy)
+        self._thresholds_vary = self._adapter.thresholds_vary(self._options)
+        self._scores: dict[str, npt.NDArray[np.float32]] = {}
         self._run = run
         self.tag_ids: dict[str, int] = {}  # of words met, for `prepare_shown`
 
@@ -127,12 +131,12 @@ class Reproposer:
                 "prediction_id",
                 "prediction__labels_id",
                 "prediction__scores",
-                "prediction__tags",
+                Cast("prediction__tags", TextField()),
                 "prediction__caption",
                 "prediction__rating",
                 "prediction__rating_score",
                 "prediction__text",
-                "flags",
+                Cast("flags", TextField()),
             )[:limit]
         )
         return [Row(*row) for row in found]
@@ -152,13 +156,13 @@ class Reproposer:
                     self._same(result, row, len(found.names))
                 else:
                     kept = partial(self._kept_of_bulk, row.labels or "", found)
-                    self._compare(result, Change(row, found.tags, "", [], found.names, found.scores, kept))
+                    self._compare(result, Change(row, found.tags, "", found.names, found.scores, kept))
             else:
                 proposed = self._proposer.propose(_reply(row), stored_labels(row.labels) if row.labels else None)
                 text = json.dumps(proposed.tags_json(), ensure_ascii=False)
                 names = [fate.name for fate in proposed.kept]
                 scores = [fate.score for fate in proposed.kept]
-                change = Change(row, text, proposed.caption, [], names, scores, partial(_kept, proposed))
+                change = Change(row, text, proposed.caption, names, scores, partial(_kept, proposed))
                 self._compare(result, change)
         return result
 
@@ -174,7 +178,7 @@ class Reproposer:
             names = [fate.name for fate in proposed.kept]
             scores = [fate.score for fate in proposed.kept]
             flags = [*proposed.flags, *self._rule_flag]
-            change = Change(row, text, proposed.caption, [], names, scores, partial(_kept, proposed), flags)
+            change = Change(row, text, proposed.caption, names, scores, partial(_kept, proposed), flags)
             self._compare(result, change)
 
     def _same(self, result: Slice, row: Row, tags: int) -> None:
@@ -184,19 +188,21 @@ class Reproposer:
 
     def _compare(self, result: Slice, change: Change) -> None:
         row = change.row
-        before = json.loads(row.tags)
-        change.old = [fate[0] for fate in before if fate[3] != "dropped"]
         same = row.tags == change.tags
-        if not same and connection.vendor == "postgresql":  # which writes JSON in its own way
-            same = before == json.loads(change.tags)
-        if same and change.caption == row.caption and change.flags in (None, row.flags):
+        found = fates.Differences(len(change.new), [], [])
+        if not same:
+            found = fates.differences(row.tags, change.tags, change.new)
+            if connection.vendor == "postgresql" and not found.gained and not found.lost:
+                same = json.loads(row.tags) == json.loads(change.tags)  # it writes JSON in its own way
+        if change.flags is not None and change.flags == json.loads(row.flags):
+            change.flags = None
+        if same and change.caption == row.caption and change.flags is None:
             self._same(result, row, len(change.new))
             return
-        result.tags_before += len(change.old)
+        result.tags_before += found.before
         result.tags_after += len(change.new)
-        old, new = set(change.old), set(change.new)
-        result.gained.update(new - old)
-        result.lost.update(old - new)
+        result.gained.update(found.gained)
+        result.lost.update(found.lost)
         result.changes.append(change)
 
     def _kept_of_bulk(self, digest: str, found: bulk.Bulk) -> list[Kept]:
@@ -212,11 +218,16 @@ class Reproposer:
             return {}
         by_group: dict[tuple[str, tuple[tuple[str, float], ...]], list[Row]] = {}
         lowest: dict[tuple[str, tuple[tuple[str, float], ...]], Mapping[str, float]] = {}
+        fixed: dict[str, tuple[str, tuple[tuple[str, float], ...]]] = {}  # label set → its only group
         for row in rows:
             if row.state != Proposal.State.ERROR and row.scores is not None and row.labels and not row.said_caption:
-                thresholds = self._thresholds(stored_labels(row.labels), row.scores)
-                key = (row.labels, tuple(sorted(thresholds.items())))
-                lowest[key] = thresholds
+                key = fixed.get(row.labels)
+                if key is None:
+                    thresholds = self._thresholds(stored_labels(row.labels), row.scores)
+                    key = (row.labels, tuple(sorted(thresholds.items())))
+                    lowest[key] = thresholds
+                    if not self._thresholds_vary:
+                        fixed[row.labels] = key
                 by_group.setdefault(key, []).append(row)
         found: dict[int, bulk.Bulk] = {}
         for key, group in by_group.items():
@@ -231,17 +242,21 @@ class Reproposer:
 
     def _thresholds(self, labels: LabelSet, blob: bytes | memoryview) -> Mapping[str, float]:
         """The adapter's thresholds for one image (some of them depend on its scores)."""
+        scores = self._scores.get(labels.digest)  # one array for all images: zeroing it for each costs more
+        if scores is None:
+            scores = self._scores[labels.digest] = np.zeros(len(labels.names), dtype=np.float32)
         packed = PackedScores.from_bytes(bytes(blob))
-        scores = np.zeros(len(labels.names), dtype=np.float32)
         scores[packed.labels] = packed.probabilities
-        options: AdapterOptions = self._options
-        return self._adapter.thresholds(labels, scores, options)
+        try:
+            return self._adapter.thresholds(labels, scores, self._options)
+        finally:
+            scores[packed.labels] = 0
 
 
 def _reply(row: Row) -> Reply:
     return Reply(
         scores=PackedScores.from_bytes(bytes(row.scores)) if row.scores is not None else None,
-        tags=tuple(ScoredTag(*tag) for tag in row.said or ()),
+        tags=tuple(ScoredTag(*tag) for tag in json.loads(row.said or "null") or ()),
         caption=row.said_caption or None,
         rating=(row.rating, row.rating_score or 0.0) if row.rating else None,
         text=row.text or "",
@@ -251,121 +266,3 @@ def _reply(row: Row) -> Reply:
 def _kept(proposed: Proposed) -> list[Kept]:
     above = proposed.ancestors
     return [Kept(f.name, f.category, f.score, above.get(f.original or f.name, ())) for f in proposed.kept]
-
-
-# -- the write -------------------------------------------------------------------------------------------------------
-class Shown(NamedTuple):
-    """A changed proposal on an image that shows it, ready to be written: tag id → score."""
-
-    tags: dict[int, float | None]
-    top_score: float | None
-    state: str
-    caption: str
-
-
-def prepare_shown(run: Run, changes: Sequence[Change], known: dict[str, int]) -> dict[int, Shown]:
-    """What goes on the images that show this run now, by image. New words become tags here, before the transaction.
-
-    `known`: tag ids by name, filled as words are met. Clear it where a tag turns out to be gone.
-    """
-    by_image = {change.row.image_id: change for change in changes}
-    showing = ImageAsset.objects.filter(pk__in=list(by_image), proposed_by=run).values_list("pk", flat=True)
-    shown = [by_image[pk] for pk in showing]
-    unknown = [change for change in shown if not known.keys() >= set(change.new)]
-    names = {t.name: (t.category, t.ancestors) for change in unknown for t in change.kept() if t.name not in known}
-    known.update(vocabulary.tag_ids(names))
-    return {
-        change.row.image_id: Shown(
-            # of two words that are one tag the first counts
-            {known[n]: s for n, s in zip(reversed(change.new), reversed(change.scores), strict=True) if n in known},
-            max((score for score in change.scores if score is not None), default=None),
-            change.state,
-            change.caption,
-        )
-        for change in shown
-    }
-
-
-def write(run: Run, job_id: int, policy_version_id: int, part: Slice, shown: Mapping[int, Shown]) -> None:
-    """Keep the old proposals, write the new ones and show them. Inside the caller's transaction."""
-    ids = [change.row.id for change in part.changes]
-    for some in _pieces(part.unchanged):
-        Proposal.objects.filter(pk__in=some).exclude(policy_version=policy_version_id).update(
-            policy_version=policy_version_id
-        )
-    if not ids:
-        return
-    for some in _pieces(ids):
-        _keep(some, job_id)
-    table = connection.ops.quote_name(Proposal._meta.db_table)
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            f"UPDATE {table} SET tags = %s, caption = %s, state = %s, policy_version_id = %s WHERE id = %s",
-            [(c.tags, c.caption.replace("\x00", ""), c.state, policy_version_id, c.row.id) for c in part.changes],
-        )
-        flagged = [(json.dumps(c.flags), c.row.id) for c in part.changes if c.flags not in (None, c.row.flags)]
-        if flagged:
-            cursor.executemany(f"UPDATE {table} SET flags = %s WHERE id = %s", flagged)
-    _show(run, shown)
-
-
-def _keep(ids: Sequence[int], job_id: int) -> None:
-    """Copy proposals into their history, inside the database."""
-    quote = connection.ops.quote_name
-    old, new = quote(Proposal._meta.db_table), quote(ProposalRevision._meta.db_table)
-    now = connection.ops.adapt_datetimefield_value(timezone.now())
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"INSERT INTO {new} (proposal_id, job_id, policy_version_id, state, tags, caption, replaced_at) "
-            f"SELECT id, %s, policy_version_id, state, tags, caption, %s FROM {old} "
-            f"WHERE id IN ({', '.join(['%s'] * len(ids))})",
-            [job_id, now, *ids],
-        )
-
-
-def _show(run: Run, shown: Mapping[int, Shown]) -> None:
-    """Write the difference on the images that still show this run: tags, counters, caption, highest score.
-
-    The images are locked in the order of their ids, as a person's decision locks them; what a person decided stays.
-    """
-    locked = ImageAsset.objects.select_for_update(no_key=True).filter(pk__in=list(shown), proposed_by=run)
-    columns = ("pk", "collection_id", "caption_state", "caption", "top_score", "proposal_state")
-    images = {row[0]: row[1:] for row in locked.order_by("pk").values_list(*columns)}
-    if not images:
-        return
-    stood: dict[int, dict[int, int]] = {pk: {} for pk in images}
-    there = ImageTag.objects.filter(image_id__in=list(images)).values_list("image_id", "tag_id", "state")
-    for image_id, tag_id, state in there:
-        stood[image_id][tag_id] = state
-    proposed, deltas = ImageTag.State.PROPOSED, Deltas()
-    gone: list[tuple[int, int]] = []
-    come: list[tuple[int, int, int, int, float | None]] = []
-    captions: list[tuple[str, str, int]] = []
-    fields: list[tuple[str, float | None, int]] = []
-    for pk, (collection, caption_state, caption, top_score, state) in images.items():
-        new, old = shown[pk], stood[pk]
-        for tag_id in [t for t, s in old.items() if s == proposed and t not in new.tags]:
-            gone.append((pk, tag_id))
-            deltas.move(collection, tag_id, proposed, None)
-        for tag_id in sorted(new.tags.keys() - old.keys()):
-            come.append((pk, tag_id, proposed.value, run.pk, new.tags[tag_id]))
-            deltas.move(collection, tag_id, None, proposed)
-        if caption_state in ("", "proposed") and new.caption != caption:
-            captions.append((new.caption.replace("\x00", ""), "proposed" if new.caption else "", pk))
-        if (state, top_score) != (new.state, new.top_score):
-            fields.append((new.state, new.top_score, pk))
-    table, image_table = (connection.ops.quote_name(m._meta.db_table) for m in (ImageTag, ImageAsset))
-    with connection.cursor() as cursor:
-        if gone:
-            cursor.executemany(f"DELETE FROM {table} WHERE image_id = %s AND tag_id = %s", gone)
-        if captions:
-            cursor.executemany(f"UPDATE {image_table} SET caption = %s, caption_state = %s WHERE id = %s", captions)
-        if fields:
-            cursor.executemany(f"UPDATE {image_table} SET proposal_state = %s, top_score = %s WHERE id = %s", fields)
-    store._insert(ImageTag, ("image_id", "tag_id", "state", "run_id", "score"), come)
-    deltas.apply()
-
-
-def _pieces(ids: Sequence[int], size: int = 500) -> Iterator[Sequence[int]]:
-    for lo in range(0, len(ids), size):
-        yield ids[lo : lo + size]

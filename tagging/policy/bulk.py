@@ -38,7 +38,7 @@ class Bulk(NamedTuple):
 @cache
 def _score_texts() -> list[str]:
     """Packed score → how it is written: four digits."""
-    return [json.dumps(round(score / SCORE_SCALE, 4)) for score in range(SCORE_SCALE + 1)]
+    return [repr(round(score / SCORE_SCALE, 4)) for score in range(SCORE_SCALE + 1)]
 
 
 def fits(policy: CompiledPolicy) -> bool:
@@ -61,28 +61,47 @@ class BulkPolicy:
 
     def __init__(self, policy: CompiledPolicy, labels: LabelSet, source: str) -> None:
         self._policy, self._labels = policy, labels
-        words = [policy.words.of(n, c) for n, c in zip(labels.names, labels.categories, strict=True)]
-        n = len(words)
-        category_rank = {category: i for i, category in enumerate(policy.spec.category_order)}
-        last = len(category_rank)
-        self._names = [w.name for w in words]
-        self.categories = [w.category for w in words]
+        n = len(labels.names)
+        self._source = source
+        self._category_rank = {category: i for i, category in enumerate(policy.spec.category_order)}
         self.ancestors = select.ancestors(labels)
-        self._dropped = np.array([w.dropped for w in words], dtype=bool)
-        self._category = np.array([category_rank.get(w.category, last) for w in words], dtype=np.int64)
-        by_rank = sorted(range(n), key=lambda i: (words[i].key, words[i].name, words[i].category, labels.names[i]))
-        by_name = sorted(range(n), key=lambda i: (words[i].name, labels.names[i]))
-        self._tie, self._tie_dropped = _ranks(by_rank), _ranks(by_name)
-        numbers: dict[str, int] = {}
-        self._key = np.array([numbers.setdefault(w.key, len(numbers)) for w in words], dtype=np.int64)
-        shared = np.bincount(self._key[~self._dropped], minlength=len(numbers)) > 1
-        self._shared = shared[self._key] & ~self._dropped
-        self._heads, self._tails, self._cut_tails = [], [], []
-        for word, original in zip(words, labels.names, strict=True):
-            self._heads.append(json.dumps([word.name, word.category], ensure_ascii=False)[:-1] + ", ")
+        # what follows is filled as labels are met: most of a large set are never said
+        self._met = np.zeros(n, dtype=bool)
+        self._names, self.categories = [""] * n, [""] * n
+        self._heads, self._tails, self._cut_tails = [""] * n, [""] * n, [""] * n  # the JSON around a score
+        self._dropped, self._shared = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+        self._category, self._key = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+        self._numbers: dict[str, int] = {}  # of the keys of words
+        self._by_rank: list[tuple[str, str, str, str, int]] = []
+        self._by_name: list[tuple[str, str, int]] = []
+        self._tie, self._tie_dropped = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+
+    def _meet(self, new: Sequence[int]) -> None:
+        """Ask the policy for these labels, and find every label's place among all that were met."""
+        last, limit = len(self._category_rank), self._policy.spec.max_tags
+        by_rank, by_name = [], []
+        for i in new:
+            original = self._labels.names[i]
+            word = self._policy.words.of(original, self._labels.categories[i])
+            self._names[i], self.categories[i], self._dropped[i] = word.name, word.category, word.dropped
+            self._category[i] = self._category_rank.get(word.category, last)
+            self._key[i] = self._numbers.setdefault(word.key, len(self._numbers))
+            self._heads[i] = json.dumps([word.name, word.category], ensure_ascii=False)[:-1] + ", "
             state = "dropped" if word.dropped else word.state
-            self._tails.append(_tail(state, word.reason, source, original))
-            self._cut_tails.append(_tail("dropped", f"over the limit of {policy.spec.max_tags}", source, original))
+            self._tails[i] = _tail(state, word.reason, self._source, original)
+            if limit is not None:
+                self._cut_tails[i] = _tail("dropped", f"over the limit of {limit}", self._source, original)
+            by_rank.append((word.key, word.name, word.category, original, i))
+            by_name.append((word.name, original, i))
+        self._met[new] = True
+        # sorted apart first: two sorted runs are merged in one pass
+        self._by_rank = sorted(self._by_rank + sorted(by_rank))
+        self._by_name = sorted(self._by_name + sorted(by_name))
+        places = np.arange(len(self._by_rank))
+        self._tie[[row[-1] for row in self._by_rank]] = places
+        self._tie_dropped[[row[-1] for row in self._by_name]] = places
+        stands = self._met & ~self._dropped
+        self._shared = (np.bincount(self._key[stands], minlength=len(self._numbers)) > 1)[self._key] & stands
 
     def apply(self, blobs: Sequence[bytes | memoryview], thresholds: Mapping[str, float]) -> list[Bulk | None]:
         """What becomes of each packed blob, in order; `thresholds` as the adapter says. At most MAX_IMAGES."""
@@ -96,6 +115,9 @@ class BulkPolicy:
             policy.spec.hidden_categories,
         )
         labels, scores, offsets = select.select_many(blobs, floors)
+        said = np.bincount(labels, minlength=len(self._names)).astype(bool)
+        if (new := np.flatnonzero(said & ~self._met)).size:
+            self._meet(new.tolist())
         image = np.repeat(np.arange(len(blobs), dtype=np.int64), np.diff(offsets))
         slow = self._with_duplicates(image, labels, len(blobs))
         dropped = self._dropped[labels]
@@ -107,33 +129,34 @@ class BulkPolicy:
         rank = np.where(noted, self._tie_dropped[labels], self._tie[labels])
         category = np.where(noted, 0, self._category[labels])
         order = np.argsort(_sort_key(image, noted, category, falling, rank))
-        return self._texts(labels[order].tolist(), scores[order].tolist(), cut[order], noted[order], offsets, slow)
+        return self._texts(labels[order], scores[order], cut[order], noted[order], offsets, slow)
 
     def _texts(
         self,
-        labels: list[int],
-        scores: list[int],
+        said: npt.NDArray[np.uint16],
+        packed: npt.NDArray[np.uint16],
         cut: npt.NDArray[np.bool_],
         noted: npt.NDArray[np.bool_],
         offsets: npt.NDArray[np.intp],
         slow: npt.NDArray[np.bool_],
     ) -> list[Bulk | None]:
-        texts, heads, tails, cut_tails, names = _score_texts(), self._heads, self._tails, self._cut_tails, self._names
-        pieces = [heads[i] + texts[s] + tails[i] for i, s in zip(labels, scores, strict=True)]
+        texts, heads, tails, cut_tails, words = _score_texts(), self._heads, self._tails, self._cut_tails, self._names
+        labels = said.tolist()
+        pieces = [heads[i] + texts[s] + tails[i] for i, s in zip(labels, packed.tolist(), strict=True)]
         for at in np.flatnonzero(cut).tolist():
-            pieces[at] = heads[labels[at]] + texts[scores[at]] + cut_tails[labels[at]]
-        kept = np.concatenate(([0], np.cumsum(~noted)))[offsets].tolist()
+            pieces[at] = heads[labels[at]] + texts[packed[at]] + cut_tails[labels[at]]
+        names = [words[i] for i in labels]
+        scores = (packed / SCORE_SCALE).tolist()
+        kept = np.concatenate(([0], np.cumsum(~noted)))[offsets]
         bounds = offsets.tolist()
-        found: list[Bulk | None] = []
-        for i, skip in enumerate(slow.tolist()):
-            lo, hi = bounds[i], bounds[i + 1]
-            stay = lo + kept[i + 1] - kept[i]
+        stays = (offsets[:-1] + np.diff(kept)).tolist()
+        return [
             # those that stay come first
-            text = "[" + ", ".join(pieces[lo:hi]) + "]"
-            there = labels[lo:stay]
-            bulk = Bulk(text, [names[j] for j in there], there, [p / SCORE_SCALE for p in scores[lo:stay]])
-            found.append(None if skip else bulk)
-        return found
+            None
+            if skip
+            else Bulk("[" + ", ".join(pieces[lo:hi]) + "]", names[lo:stay], labels[lo:stay], scores[lo:stay])
+            for skip, lo, hi, stay in zip(slow.tolist(), bounds, bounds[1:], stays, strict=False)
+        ]
 
     def _with_duplicates(
         self, image: npt.NDArray[np.int64], labels: npt.NDArray[np.uint16], n: int
@@ -166,12 +189,6 @@ class BulkPolicy:
 
 def _tail(state: str, reason: str, source: str, original: str) -> str:
     return ", " + json.dumps([state, reason, source, original], ensure_ascii=False)[1:]
-
-
-def _ranks(order: list[int]) -> npt.NDArray[np.int64]:
-    ranks = np.empty(len(order), dtype=np.int64)
-    ranks[order] = np.arange(len(order))
-    return ranks
 
 
 def _sort_key(

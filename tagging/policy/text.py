@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 #: Emoticons of the booru vocabularies: their underscores are eyes and mouths, not spaces.
 KAOMOJI = frozenset(
@@ -54,6 +55,8 @@ KAOMOJI = frozenset(
     ]
 )
 _SPACE = re.compile(r"\s+")
+#: names whose key is remembered: judging a word asks for it several times, and every policy asks again
+_REMEMBERED = 1 << 15
 # zero-width and direction marks, soft hyphen, byte-order mark: invisible, so never part of a word
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\x00-\x08\x0e-\x1f\x7f]"
@@ -80,6 +83,7 @@ def spaced(text: str) -> str:
     return text if "_" not in text or is_kaomoji(text) else _SPACE.sub(" ", text.replace("_", " ")).strip()
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def tag_key(name: str) -> str:
     """How two tags are compared: cleaned, spaced, case folded. Idempotent."""
     return clean(spaced(clean(name)).casefold())
