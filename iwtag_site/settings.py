@@ -8,6 +8,8 @@ IWTAG_MODELS_DIRS     folders with local models, separated like PATH
 IWTAG_MODEL_IDLE_SECONDS  a model that nobody used for so long is unloaded (600; 0: never)
 IWTAG_RESIDENT_MODELS models kept loaded on a device (as many as fit where memory is known, else 1)
 IWTAG_GPU_WAIT_SECONDS how long a worker waits for a card that another one holds (300)
+IWTAG_STALL_SECONDS   a worker whose model does not return for so long is ended and replaced (600)
+IWTAG_PREFETCH        threads that decode images ahead of a model (one for each core, 8 at most)
 HF_HOME, HF_HUB_CACHE where models of the hub are kept; HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE as the hub's client has
 IWTAG_ALLOWED_HOSTS   host names that may be asked for, comma-separated (localhost and IWTAG_HOST)
 IWTAG_TRUSTED_ORIGINS https://… origins behind a proxy, comma-separated
@@ -19,6 +21,9 @@ IWTAG_STORAGE         dotted path of a Django storage class for thumbnails, uplo
 IWTAG_STORAGE_OPTIONS its options as JSON, e.g. {"bucket_name": "photos"}
 DATABASE_URL          postgres://user:password@host:5432/name (SQLite in the data folder)
 IWTAG_BROKER_URL      redis://host:6379/0 (the database)
+IWTAG_HOST_NAME       this machine's name among several, where the system's own is not its alone
+IWTAG_LOG_LEVEL       of iwtag's own messages (INFO)
+TZ                    time zone of pages and messages (UTC)
 IWTAG_DEBUG           True for development
 """
 
@@ -246,8 +251,10 @@ LOGGING: dict[str, Any] = {
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["refusals"]}},
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
-        "tagging": {"level": env.str("IWTAG_LOG_LEVEL", default="INFO")},
-        "exports": {"level": env.str("IWTAG_LOG_LEVEL", default="INFO")},
+        **{
+            app: {"level": env.str("IWTAG_LOG_LEVEL", default="INFO")}
+            for app in ("prompts", "tagging", "judging", "exports")
+        },
         "django-q": {"level": "WARNING", "handlers": ["console"], "propagate": False},
     },
 }
