@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 from tagging import queue
+
+log = logging.getLogger(__name__)
 
 
 def advance(experiment_id: int) -> None:
@@ -31,9 +35,17 @@ def sweep_experiments() -> None:
 
 def judge(job_id: int) -> None:
     """One slice of a JudgeJob, in a worker of its model's queue; rings again while there is more to do."""
-    from .actions.judge_jobs import SLICE_SECONDS, ring, run_job
+    from tagging.engine.residency import Tired
 
-    job = run_job(job_id, seconds=SLICE_SECONDS)
+    from .actions.judge_jobs import SLICE_SECONDS, ring, run_job
+    from .models import JudgeJob
+
+    try:
+        job = run_job(job_id, seconds=SLICE_SECONDS)
+    except Tired as e:  # memory that unloading did not free: the next process has it
+        log.warning("%s", e)
+        queue.replace_worker()
+        job = JudgeJob.objects.get(pk=job_id)
     if job.state == job.State.RUNNING and not job.owner:
         ring(job)
 

@@ -19,6 +19,7 @@ from tagging import queue
 from tagging.actions.runs import NotNow
 from tagging.adapters import registry
 from tagging.adapters.base import ModelUnavailable
+from tagging.engine.residency import Tired
 from tagging.engine.owners import owner_alive, owner_id
 from tagging.models import Collection, Run
 
@@ -186,7 +187,8 @@ def run_job(job_id: int, *, seconds: float | None = None, report: Callable[[Judg
     """Do the work of a job, or of the first `seconds` of what is left; the job as it is then.
 
     With `seconds` only the stage that is next, in a worker of its queue; without, all stages here. Nothing happens when
-    it is over or another process works on it.
+    it is over or another process works on it. Raises Tired when this process has to be replaced before the model fits:
+    the job is free for the next one then.
     """
     job = _claim(job_id)
     if job is None:
@@ -207,6 +209,9 @@ def run_job(job_id: int, *, seconds: float | None = None, report: Callable[[Judg
     except ModelUnavailable as error:
         _finish(job, State.FAILED, error.message)
         return job
+    except Tired:
+        _held(job).update(owner="", lease_until=None)
+        raise
     except DatabaseError:  # what was not written is done again, as soon as the database answers
         close_old_connections()
         with contextlib.suppress(DatabaseError):

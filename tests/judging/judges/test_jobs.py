@@ -6,11 +6,13 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.db import DatabaseError, transaction
 
+from judging import tasks
 from judging.actions import judge_jobs
 from judging.actions.judge_jobs import cancel, pause, resume, run_job, start_job
 from judging.actions.judges import change, save_version, set_enabled
 from judging.models import JudgedTag, JudgeJob, JudgeProfileVersion, JudgeVerdict, RunVerdict, Vote
 from tagging.actions.runs import NotNow
+from tagging.engine import residency
 from tagging.models import Prediction
 from tests.tagging.world import collection, person
 
@@ -151,6 +153,27 @@ def test_answers_that_were_paid_for_outlive_the_asker(scripted, monkeypatch):
     JudgeJob.objects.update(owner="")
     assert run_job(job.pk).n_verdicts == 8
     assert len(scripted.asked) == 8
+
+
+def test_a_worker_whose_memory_stays_taken_is_replaced_and_the_job_goes_on(scripted, monkeypatch):
+    profile, made = judge(truth=TRUTH), run(collection(), SAID)
+    job = start_job(profile.current, runs=[made])
+    replaced, rung = [], []
+    monkeypatch.setattr("tagging.queue.replace_worker", lambda: replaced.append(1))
+    monkeypatch.setattr(judge_jobs, "ring", lambda job: rung.append(job.pk))
+
+    def no_room(*_: object) -> None:
+        raise residency.Tired("cuda:0 is not free again")
+
+    with monkeypatch.context() as full:
+        full.setattr(residency.MODELS, "get", no_room)
+        tasks.judge(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.owner, job.lease_until, job.error) == ("running", "", None, "")
+    assert (replaced, rung) == ([1], [job.pk])
+    tasks.judge(job.pk)  # the next process
+    job.refresh_from_db()
+    assert (job.state, job.n_verdicts, replaced) == ("done", 8, [1])
 
 
 def test_pause_resume_and_cancel(scripted):
