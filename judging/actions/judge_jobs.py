@@ -19,8 +19,8 @@ from tagging import queue
 from tagging.actions.runs import NotNow
 from tagging.adapters import registry
 from tagging.adapters.base import ModelUnavailable
-from tagging.engine.residency import Tired
 from tagging.engine.owners import owner_alive, owner_id
+from tagging.engine.residency import Tired
 from tagging.models import Collection, Run
 
 from ..judges.content import seeded
