@@ -95,7 +95,7 @@ class Pane:
         self.letter, self.position, self.data, self.by, self.shared = letter, position, data, by, shared
         self.prefix = f"{letter}-"
         self.errors: dict[str, list[str]] = {}
-        self.channel = PaneChannel(data, prefix=self.prefix, bound=True, adapters=shared.adapters, by=by)
+        self.channel = PaneChannel(data, prefix=self.prefix, bound=True, adapters=shared.adapters, tasks=TASKS, by=by)
         self.channel.own_text = self.edited
         self.kept: PromptVersion | None = None  # what an edited text was just saved as
 
@@ -117,6 +117,19 @@ class Pane:
     @property
     def recipe_text(self) -> str:
         return self.value("recipe")
+
+    # what was typed to keep it by
+    @property
+    def keep_name(self) -> str:
+        return " ".join(self.value("keep-name").split())[:160]
+
+    @property
+    def keep_message(self) -> str:
+        return self.value("keep-message").strip()
+
+    @property
+    def keep_slug(self) -> str:
+        return self.value("keep-slug").strip()
 
     @property
     def title(self) -> str:

@@ -6,7 +6,7 @@ read `spec()` when everything is valid. Changing the adapter swaps the piece in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -58,7 +58,8 @@ class Variable:
 class ChannelForm:
     """`data` is what was posted (bound) or what the address says. `swapped` redraws the piece after the adapter was
     changed or a preset was chosen: `options_for` in the data names the adapter that the options were drawn for.
-    `keep_typed`: a preset that is named marks the list only, its values do not replace what was typed.
+    `keep_typed`: a preset that is named marks the list only, its values do not replace what was typed. `tasks`: those
+    whose prompts are offered; all where none is named.
 
     `errors` holds lines by field: adapter, prompt, preset. Those of options are in `options.errors`.
     """
@@ -74,9 +75,11 @@ class ChannelForm:
         swapped: bool = False,
         keep_typed: bool = False,
         adapters: Sequence[ModelAdapter] | None = None,
+        tasks: Sequence[str] = (),
         by: AbstractBaseUser | None = None,
     ) -> None:
         self.data, self.prefix, self.bound, self.by = data, prefix, bound, by
+        self.tasks = tuple(tasks)
         self.swapped, self.keep_typed = swapped, keep_typed
         self.errors: dict[str, list[str]] = {}
         self.notice = ""  # what was just done with a preset
@@ -109,7 +112,8 @@ class ChannelForm:
 
     @property
     def swap_url(self) -> str:
-        return f"{reverse('tagging:channel_form')}?prefix={self.prefix}"
+        tasks = f"&tasks={','.join(self.tasks)}" if self.tasks else ""
+        return f"{reverse('tagging:channel_form')}?prefix={self.prefix}{tasks}"
 
     # -- the model --------------------------------------------------------------------------------------------------
     @cached_property
@@ -203,11 +207,13 @@ class ChannelForm:
         """Versions that the chosen model could be asked with; empty for models that take no prompt."""
         if self.adapter is None or self.adapter_class is None or not self.adapter_class.capabilities.prompt:
             return []
-        versions = (
+        versions: Iterable[PromptVersion] = (
             PromptVersion.objects.filter(prompt__hidden=False)
             .select_related("prompt")
             .order_by("prompt__slug", "-number")[:PROMPTS]
         )
+        if self.tasks:
+            versions = [v for v in versions if v.prompt.task in self.tasks]
         return [v for v in versions if not v.prompt.families or self.adapter.kind in v.prompt.families]
 
     @property

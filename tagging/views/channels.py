@@ -6,6 +6,8 @@ from django.core.exceptions import ValidationError
 from django.http import Http404, HttpResponse, QueryDict
 from django.shortcuts import render
 
+from prompts.models import Prompt
+
 from ..actions import presets
 from ..models import OptionPreset
 from .channelform import ChannelForm, refusals
@@ -19,7 +21,10 @@ def form(request: Request) -> HttpResponse:
     """The options of the model just chosen, or with the preset just chosen. What was typed before stays where it still
     applies."""
     keep = "keep" in request.GET  # only the prompt was changed: a preset that is named is not applied anew
-    channel = ChannelForm(request.GET, prefix=_prefix(request), swapped=True, keep_typed=keep, by=request.user)
+    tasks = [task for task in request.GET.get("tasks", "").split(",") if task in Prompt.Task.values]
+    channel = ChannelForm(
+        request.GET, prefix=_prefix(request), swapped=True, keep_typed=keep, tasks=tasks, by=request.user
+    )
     return _piece(request, channel)
 
 

@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.http import QueryDict
 
-from prompts.models import Prompt, PromptVersion
+from prompts.models import Prompt
 
 from ..actions.recipe_presets import RecipePreset, saved_prompt
 from ..actions.recipes import ChannelSpec, Draft, draft_recipe, get_recipe
@@ -32,12 +32,8 @@ class BuilderChannel(ChannelForm):
 
     def __init__(self, data: QueryDict, *, slot: str, merge: bool = False, **more: Any) -> None:
         self.slot, self.merge = slot, merge
-        super().__init__(data, prefix="m-" if merge else f"c{slot}-", bound=True, **more)
-
-    @cached_property
-    def prompts(self) -> list[PromptVersion]:
-        wanted = (Prompt.Task.MERGE,) if self.merge else TASKS
-        return [v for v in super().prompts if v.prompt.task in wanted]
+        tasks = (Prompt.Task.MERGE,) if merge else TASKS
+        super().__init__(data, prefix="m-" if merge else f"c{slot}-", bound=True, tasks=tasks, **more)
 
     def is_valid(self) -> bool:
         valid = super().is_valid()

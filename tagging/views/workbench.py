@@ -268,8 +268,7 @@ def keep(request: Request, letter: str) -> HttpResponse:
 
 
 def _keep(pane: Pane, request: Request) -> Recipe:
-    name = " ".join(pane.value("keep-name").split())[:160]
-    message = pane.value("keep-message").strip()
+    name, message = pane.keep_name, pane.keep_message
     edited = pane.edited and pane.channel.takes_prompt and pane.text != pane.channel.prompt
     if (edited or pane.rules_edited) and not message:
         raise ValidationError({"message": "Say in a line what changed: the edited text or rules become a version."})
@@ -303,7 +302,7 @@ def _keep(pane: Pane, request: Request) -> Recipe:
 
 def _version(pane: Pane, message: str, request: Request) -> PromptVersion:
     """The edited text as the next version of its prompt, or as the first one of a new prompt."""
-    base, slug = pane.channel.prompt, pane.value("keep-slug").strip()
+    base, slug = pane.channel.prompt, pane.keep_slug
     if slug:
         prompt = create_prompt(slug=slug, name=slug, task=base.prompt.task if base else Prompt.Task.TAGS)
     elif base:
