@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import URLPattern, path
 
 from .judge_urls import urlpatterns as judges
-from .views import arena, curves, experiments, matrix, promote, rest
+from .views import arena, curves, experiments, matrix, promote, report, rest
 
 app_name = "judging"
 
@@ -17,6 +17,7 @@ urlpatterns: list[URLPattern] = [
     path("experiments/<int:pk>/", experiments.show, name="experiment"),
     path("experiments/<int:pk>/status/", experiments.status, name="experiment_status"),
     path("experiments/<int:pk>/leaderboard/", experiments.leaderboard, name="leaderboard"),
+    path("experiments/<int:pk>/report/", report.show, name="experiment_report"),
     path("experiments/<int:pk>/judge/", experiments.judge, name="experiment_judge"),
     path("experiments/<int:pk>/rest/", rest.rest, name="rest"),
     path("experiments/<int:pk>/arena/", arena.arena, name="arena"),

@@ -1,9 +1,9 @@
-"""The router of experiments, whole: its operations stand in three modules."""
+"""The router of experiments, whole: its operations stand in four modules."""
 
 from __future__ import annotations
 
-from . import best, bundles, experiments
+from . import best, bundles, experiments, reports
 
-__all__ = ["best", "bundles", "router"]
+__all__ = ["best", "bundles", "reports", "router"]
 
 router = experiments.router

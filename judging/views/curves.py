@@ -32,8 +32,8 @@ def page(request: Request, pk: int) -> HttpResponseBase:
     metric = request.GET.get("metric", "")
     metric = metric if metric in METRICS else found["metric"] if found["metric"] in METRICS else "f1"
     rows = list(experiment.rows.order_by("position"))
-    names = _names(row.values for row in rows)
-    heat = heat_map(found, _places(rows), metric)
+    names = axis_names(row.values for row in rows)
+    heat = heat_map(found, places_of(rows), metric)
     context = {
         "experiment": experiment,
         "axes": axes,
@@ -47,7 +47,7 @@ def page(request: Request, pk: int) -> HttpResponseBase:
         "height": HEIGHT,
         "marks": series_marks([""] * 8),
         "heat": heat,
-        "heat_rows": _heat_rows(heat, names) if heat else [],
+        "heat_rows": heat_rows(heat, names) if heat else [],
         "models": [names.get(("adapter", m), m) for m in heat.models] if heat else [],
         "rows": [{"row": row, "mark": mark(row.position)} for row in rows],
         "board": found,
@@ -55,14 +55,14 @@ def page(request: Request, pk: int) -> HttpResponseBase:
     return render(request, "judging/curves.html" + ("#main" if request.htmx else ""), context)
 
 
-def _heat_rows(heat: Any, names: dict[tuple[str, Any], str]) -> list[dict[str, Any]]:
+def heat_rows(heat: Any, names: dict[tuple[str, Any], str]) -> list[dict[str, Any]]:
     return [
         {"name": names.get(("prompt", prompt), "no prompt" if prompt is None else f"prompt {prompt}"), "fields": fields}
         for prompt, fields in zip(heat.prompts, heat.fields, strict=True)
     ]
 
 
-def _places(rows: list[ExperimentRecipe]) -> dict[int, tuple[str, Any]]:
+def places_of(rows: list[ExperimentRecipe]) -> dict[int, tuple[str, Any]]:
     """Row → (its models, its prompt version)."""
     channels: dict[int, list[Channel]] = {}
     wanted = [row.recipe_id for row in rows]
@@ -78,7 +78,7 @@ def _places(rows: list[ExperimentRecipe]) -> dict[int, tuple[str, Any]]:
     return found
 
 
-def _names(values: Iterable[dict[str, Any]]) -> dict[tuple[str, Any], str]:
+def axis_names(values: Iterable[dict[str, Any]]) -> dict[tuple[str, Any], str]:
     """(axis, value) → what a person calls it."""
     found: dict[tuple[str, Any], str] = {}
     labels = dict(ModelAdapter.objects.values_list("slug", "label"))

@@ -16,6 +16,7 @@ from judging.actions.calibrating import calibrate
 from judging.actions.judge_experiment import judge_experiment
 from judging.actions.judge_jobs import run_job
 from judging.models import Experiment, JudgeJob, JudgeProfile
+from judging.report import report
 from prompts.actions import create_prompt, create_version
 from prompts.models import PromptVersion
 from tagging.actions import review
@@ -278,6 +279,31 @@ def test_every_page_is_for_all_and_fits_a_phone(
             except AssertionError as e:
                 problems.append(f"{at}: {e}")
     assert not problems, "\n".join(problems)
+
+
+def test_the_report_needs_no_network(
+    open_page: OpenPage, walk: Collection, prompts: list[int], boss: User, tmp_path: Path
+) -> None:
+    made, _ = told(walk, prompts)
+    file = tmp_path / "report.html"
+    file.write_text("".join(report(made)))
+    page = open_page("/", boss, NARROW)
+    page.context.set_offline(True)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(file.as_uri())
+    expect(page.get_by_role("heading", name="Leaderboard by F1")).to_be_visible()
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    shown = page.evaluate("[...document.images].map((image) => image.naturalWidth)")
+    assert len(shown) > 20
+    assert all(shown)
+    assert "Name everything." in page.content()
+    assert_no_sideways_scroll(page)
+    # from a file axe cannot be put in beside the page's own policy
+    page.context.set_offline(False)
+    page.goto("/")
+    page.set_content(re.sub(r"<meta http-equiv[^>]*>", "", file.read_text()))
+    assert_accessible(page)
 
 
 def lab_rest(experiment: Experiment) -> None:

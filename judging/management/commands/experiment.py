@@ -4,6 +4,7 @@ import json
 import re
 import time
 from argparse import ArgumentParser
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ...actions.bundles import import_bundle
 from ...actions.preflight import Preflight, preflight
 from ...models import Experiment
 from ...progress import progress
+from ...report import report
 
 NOBODY = 10.0
 PLAN = ("base", "filter", "sample", "seed", "holdout", "samples")
@@ -43,7 +45,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--export", type=int, metavar="ID", help="write an experiment to --out, to be read elsewhere"
         )
-        parser.add_argument("--out", type=Path, metavar="FILE", help="of --export")
+        parser.add_argument("--report", type=int, metavar="ID", help="write one HTML page about it to --out")
+        parser.add_argument("--out", type=Path, metavar="FILE", help="of --export and --report")
         parser.add_argument(
             "--import", dest="bundle", type=Path, metavar="FILE", help="an experiment that was exported"
         )
@@ -56,11 +59,13 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="the leaderboard as JSON")
 
     def handle(self, *args: Any, file: Path | None, show: int | None, **options: Any) -> None:
-        export, bundle = options["export"], options["bundle"]
-        if sum(given is not None for given in (file, show, export, bundle)) != 1:
-            raise CommandError("Name a file, or one of --show ID, --export ID, --import FILE.")
+        export, bundle, page = options["export"], options["bundle"], options["report"]
+        if sum(given is not None for given in (file, show, export, bundle, page)) != 1:
+            raise CommandError("Name a file, or one of --show ID, --report ID, --export ID, --import FILE.")
         if export is not None:
-            self.export(one(export), options["out"])
+            self.write(one(export), bundles.lines(one(export)), options["out"])
+        elif page is not None:
+            self.write(one(page), report(one(page)), options["out"])
         elif bundle is not None:
             self.read(bundle, options["collection"], options["partial"], options["json"])
         elif show is not None:
@@ -69,13 +74,13 @@ class Command(BaseCommand):
             assert file is not None
             self.start(file, options)
 
-    def export(self, experiment: Experiment, out: Path | None) -> None:
+    def write(self, experiment: Experiment, parts: Iterable[str], out: Path | None) -> None:
         if out is None:
             raise CommandError("Say where to with --out FILE.")
         part = out.with_name(f"{out.name}.part")
         try:
             with part.open("w", encoding="utf-8") as f:
-                f.writelines(bundles.lines(experiment))
+                f.writelines(parts)
             part.replace(out)
         except OSError as error:
             part.unlink(missing_ok=True)
