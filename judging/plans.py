@@ -169,12 +169,12 @@ class Plan:
         options: dict[str, Any] = {}
         for name, values in self.option_rows:
             if bool(name.strip()) != bool(values.strip()):
-                self._refuse("options", f"{name or values}: give the option and its values.")
+                self.refuse("options", f"{name or values}: give the option and its values.")
             elif name:
                 try:
                     options[name.strip()] = parse_values(values, name.strip())
                 except ValueError as e:
-                    self._refuse("options", str(e))
+                    self.refuse("options", str(e))
         axes: dict[str, Any] = {
             "mode": self.mode,
             "adapters": self.data.getlist("adapter"),
@@ -192,7 +192,7 @@ class Plan:
         found = []
         for text in self.data.getlist(name):
             if not (text.isascii() and text.isdigit() and len(text) < 19):
-                self._refuse(field, f"{text[:40]!r} is not a number.")
+                self.refuse(field, f"{text[:40]!r} is not a number.")
             else:
                 found.append(int(text))
         return found
@@ -206,7 +206,7 @@ class Plan:
                 continue
             parts = [part.strip() for part in numbers.split(",") if part.strip()]
             if not colon or not parts or not all(part.isascii() and part.isdigit() for part in parts):
-                self._refuse(
+                self.refuse(
                     "prompt_map", f"{line.strip()!r}: write a model's slug, a colon, prompt versions: vlm: 3, 7"
                 )
                 continue
@@ -221,7 +221,7 @@ class Plan:
             for word in line.split():
                 name, equals, text = word.partition("=")
                 if not equals or not text:
-                    self._refuse("exclude", f"{word!r}: write name=value, as in adapter=wd threshold=0.2")
+                    self.refuse("exclude", f"{word!r}: write name=value, as in adapter=wd threshold=0.2")
                     continue
                 try:
                     value = json.loads(text)
@@ -235,49 +235,49 @@ class Plan:
                 found.append(rule)
         return found
 
-    def _number(self, name: str, kind: type[int] | type[float], default: float | None) -> Any:
+    def number(self, name: str, kind: type[int] | type[float], default: float | None) -> Any:
         text = self.value(name).strip()
         if not text:
             return default
         try:
             return kind(text)
         except ValueError:
-            self._refuse(name, f"{text[:40]!r} is not a {'whole ' if kind is int else ''}number.")
+            self.refuse(name, f"{text[:40]!r} is not a {'whole ' if kind is int else ''}number.")
             return default
 
-    def _refuse(self, field: str, text: str) -> None:
+    def refuse(self, field: str, text: str) -> None:
         self.errors.setdefault(field, []).append(text)
 
     def _arguments(self) -> dict[str, Any]:
-        holdout = self._number("holdout", float, 0.0)
+        holdout = self.number("holdout", float, 0.0)
         return {
             "axes": self.axes(),
             "base": self.base if self.mode == "around" or self.data.get("base") else "",
             "filter": self.value("filter"),
-            "sample": self._number("sample", int, None) if self.bound or "sample" in self.data else 200,
-            "seed": self._number("seed", int, 0),
+            "sample": self.number("sample", int, None) if self.bound or "sample" in self.data else 200,
+            "seed": self.number("seed", int, 0),
             "holdout": holdout / 100,
-            "samples": self._number("samples", int, 1),
+            "samples": self.number("samples", int, 1),
         }
 
     def look(self) -> None:
         """Work the preflight out; what is wrong goes to `errors`."""
         arguments = self._arguments()
         if self.collection is None:
-            self._refuse("collection", "Choose a collection.")
+            self.refuse("collection", "Choose a collection.")
         if self.errors or self.collection is None:
             return
         try:
             self.found = preflight(self.collection, arguments.pop("axes"), **arguments)
         except ValidationError as e:
-            self._take(e)
+            self.take(e)
 
     def make(self, by: User) -> Experiment | None:
         """The experiment; None with `errors` where something is wrong."""
         arguments = self._arguments()
-        margin = self._number("margin", float, 0.02)
+        margin = self.number("margin", float, 0.02)
         if self.collection is None:
-            self._refuse("collection", "Choose a collection.")
+            self.refuse("collection", "Choose a collection.")
         if self.errors or self.collection is None:
             return None
         try:
@@ -291,13 +291,13 @@ class Plan:
                 **arguments,
             )
         except ValidationError as e:
-            self._take(e)
+            self.take(e)
             return None
 
-    def _take(self, error: ValidationError) -> None:
+    def take(self, error: ValidationError) -> None:
         if hasattr(error, "error_dict"):
             for name, texts in error.message_dict.items():
                 for text in texts:
-                    self._refuse(name, text)
+                    self.refuse(name, text)
         else:
             self.errors.setdefault("form", []).extend(error.messages)

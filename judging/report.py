@@ -46,12 +46,13 @@ def report(experiment: Experiment) -> Iterator[str]:
     yield _part("leaderboard", {**base, "lines": ordered, "title": NAMES[metric][0], "metric": metric, "names": NAMES})
     yield _part("curves", {**base, **_curves(found, rows)})
     names = {row.pk: row for row in rows}
-    baseline = next((row["row"] for row in found["rows"] if row["baseline"]), None)
+    baseline: int | None = next((row["row"] for row in found["rows"] if row["baseline"]), None)
+    versus = names.get(baseline or 0)
     told = [names[line.row["row"]] for line in ordered if line.standing and line.row["row"] != baseline][:TOLD]
-    for row in told if baseline is not None else []:
-        yield _part(
-            "moved", {**base, "row": row, "base": names[baseline], **_moved(experiment, row, baseline, pictures)}
-        )
+    for row in told:
+        if versus is not None:
+            moved = _moved(experiment, row, versus, pictures)
+            yield _part("moved", {**base, "row": row, "base": versus, **moved})
     yield _part("matrix", {**base, **_matrix(experiment, [names[x.row["row"]] for x in ordered], baseline, pictures)})
     yield _part("judges", {**base, "judges": judges_of(experiment)})
     for line in ordered:
@@ -107,9 +108,11 @@ def _curves(found: dict[str, Any], rows: Sequence[ExperimentRecipe]) -> dict[str
     }
 
 
-def _moved(experiment: Experiment, row: ExperimentRecipe, baseline: int, pictures: Pictures) -> dict[str, Any]:
+def _moved(
+    experiment: Experiment, row: ExperimentRecipe, baseline: ExperimentRecipe, pictures: Pictures
+) -> dict[str, Any]:
     """Where a recipe is worse than the baseline, first, and where it is better."""
-    found = outcome(index_of(experiment), baseline, row.pk)
+    found = outcome(index_of(experiment), baseline.pk, row.pk)
     worse, better = found.worse[:PICTURES], found.better[:PICTURES]
     images = ImageAsset.objects.in_bulk([pk for pk, _ in (*worse, *better)])
 

@@ -12,25 +12,39 @@ log = logging.getLogger(__name__)
 def advance(experiment_id: int) -> None:
     """What is due in an experiment now: start runs, judge the race, end it."""
     from .actions.advance import advance as go_on
+    from .actions.overnight_steps import experiment_moved
 
-    go_on(experiment_id)
+    experiment = go_on(experiment_id)
+    if experiment is not None and experiment.state not in experiment.OPEN:
+        experiment_moved(experiment_id)
 
 
 def run_ended(run_id: int) -> None:
     """A run has ended: the experiments that started it look what is due, and a gate may be waiting for it."""
     from .actions.advance import run_ended as tell
     from .actions.gates import run_ended as pass_on
+    from .actions.overnight_steps import run_ended as count
 
     tell(run_id)
     pass_on(run_id)
+    count(run_id)
+
+
+def search(search_id: int) -> None:
+    """What is due in a search for the best recipe: another round, the last check, the end."""
+    from .actions.overnight_steps import advance_search
+
+    advance_search(search_id)
 
 
 @queue.register_sweep
 def sweep_experiments() -> None:
     """Ring again for experiments that wait for nobody."""
+    from .actions import overnight_steps
     from .actions.advance import sweep
 
     sweep()
+    overnight_steps.sweep()
 
 
 def judge(job_id: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import URLPattern, path
 
 from .judge_urls import urlpatterns as judges
-from .views import arena, curves, experiments, matrix, promote, report, rest
+from .views import arena, curves, experiments, matrix, overnight, promote, report, rest
 
 app_name = "judging"
 
@@ -32,6 +32,11 @@ urlpatterns: list[URLPattern] = [
     path("experiments/<int:pk>/rows/<int:row_pk>/promote/", promote.promote, name="promote"),
     path("experiments/<int:pk>/together/", promote.together, name="together"),
     path("experiments/watched/", promote.watched, name="watched"),
+    path("overnight/", overnight.index, name="overnight"),
+    path("overnight/new/", overnight.new, name="overnight_new"),
+    path("overnight/<int:pk>/", overnight.show, name="search"),
+    path("overnight/<int:pk>/status/", overnight.status, name="search_status"),
+    path("overnight/<int:pk>/<slug:verb>/", overnight.act, name="search_act"),
     path("labels/<int:pk>/back/", promote.roll_back, name="roll_back"),
     *judges,
     # last: a verb is any word

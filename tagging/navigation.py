@@ -24,7 +24,7 @@ COLLECTIONS = (
 )
 EXPERIMENTS = (
     *("experiments", "experiment", "experiment_new", "rest", "promote", "together"),
-    *("matrix", "curves", "sides", "arena", "votes"),
+    *("matrix", "curves", "sides", "arena", "votes", "overnight", "overnight_new", "search"),
 )
 MAIN = (
     link("tagging:home", "Collections", "home", *COLLECTIONS),

@@ -20,6 +20,7 @@ from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from tagging import queue
+from tagging.actions.costs import prices
 from tagging.actions.runs import start_run
 from tagging.engine.owners import owner_alive, owner_id
 from tagging.models import Channel, ImageAsset, Run
@@ -29,6 +30,7 @@ from ..images import slices, waves
 from ..metrics_loading import load
 from ..models import Experiment, ExperimentRecipe, ExperimentRun
 from .experiments import RUN_FAILED, TASK
+from .purses import share
 
 State = Experiment.State
 LEASE = timedelta(seconds=120)
@@ -181,9 +183,14 @@ def _start_run(experiment: Experiment, row: ExperimentRecipe, sample: int, lo: i
             shown=False,
             sample=sample,
             purpose=Run.Purpose.EXPERIMENT,
+            budget=share(experiment, lo, hi, experiment.rows.count()) if _priced(row) else None,
             by=experiment.created_by,
         )
         ExperimentRun.objects.create(row=row, run=run, sample=sample, lo=lo, hi=hi)
+
+
+def _priced(row: ExperimentRecipe) -> bool:
+    return any(sent or got for sent, got, _ in map(prices, row.recipe.channels.all()))
 
 
 # -- ending -----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser, User
@@ -43,19 +44,22 @@ def create_experiment(
     holdout: float = 0.0,
     samples: int = 1,
     margin: float = 0.02,
+    images: Sequence[tuple[int, str]] | None = None,
+    budget: Decimal | None = None,
     by: AbstractBaseUser | None = None,
 ) -> Experiment:
     """An experiment, not started: its images frozen, its recipes made.
 
     `base`: a recipe's number, label or key; without one the champion that applies to the collection, if any. `filter`:
     as in the grid's address. `holdout`: share of the images that no standing sees but the last check. `samples`:
-    replies asked for per recipe and image. ValidationError keyed by the argument, or by the axis.
+    replies asked for per recipe and image. `images`: (primary key, sha256) of a list drawn before, instead of the
+    filter's. `budget`: what all its runs may cost. ValidationError keyed by the argument, or by the axis.
     """
-    _check(name, question, filter, sample, seed, holdout, samples, margin)
+    check_given(name, question, filter, sample, seed, holdout, samples, margin)
     parsed = cells.axes_of(axes)
     recipe = cells.find_base(base, collection)
     grid, values = cells.grid_of(parsed, recipe)
-    images = choose(collection, filter, sample=sample, seed=seed)
+    chosen = list(images) if images is not None else choose(collection, filter, sample=sample, seed=seed)
     names = cells.names_of(grid.cells, values)
     made = cells.recipes_for(grid.cells, names, by=by)
     experiment = Experiment(
@@ -69,10 +73,11 @@ def create_experiment(
         notices=grid.notices,
         samples=samples,
         margin=margin,
+        budget=budget,
         baseline=recipe or made[0][0],
-        created_by=_user(by),
+        created_by=user_of(by),
     )
-    experiment.freeze(images, held_out(images, holdout))
+    experiment.freeze(chosen, held_out(chosen, holdout))
     with transaction.atomic():
         experiment.save()
         _add_rows(experiment, made, values)
@@ -92,7 +97,7 @@ def _add_rows(
     return ExperimentRecipe.objects.bulk_create(rows.values())
 
 
-def _check(
+def check_given(
     name: str,
     question: str,
     query: str,
@@ -124,7 +129,7 @@ def _check(
         raise ValidationError(found)
 
 
-def _user(by: AbstractBaseUser | None) -> User | None:
+def user_of(by: AbstractBaseUser | None) -> User | None:
     return by if isinstance(by, User) and by.is_authenticated else None
 
 
@@ -145,7 +150,7 @@ def compare_runs(
     experiment takes.
     """
     chosen = list({run.pk: run for run in given}.values())
-    _check(name, question, "", None, seed, 0.0, 1, margin)
+    check_given(name, question, "", None, seed, 0.0, 1, margin)
     if not 2 <= len(chosen) <= MAX_RUNS:
         raise ValidationError({"runs": f"Choose from 2 to {MAX_RUNS} runs."})
     collections = {run.collection_id for run in chosen}
@@ -174,7 +179,7 @@ def compare_runs(
         state=State.DONE,
         reached=len(known),
         finished_at=timezone.now(),
-        created_by=_user(by),
+        created_by=user_of(by),
     )
     experiment.freeze(known)
     _, values = cells.grid_of(cells.axes_of(experiment.axes), None)

@@ -107,20 +107,21 @@ def preflight(
     seed: int = 0,
     holdout: float = 0.0,
     samples: int = 1,
+    images: Sequence[tuple[int, str]] | None = None,
 ) -> Preflight:
     """Nothing is written. ValidationError as `create_experiment` raises it."""
     parsed = grids.axes_of(axes)
     grid, values = grids.grid_of(parsed, grids.find_base(base, collection))
-    images = choose(collection, filter, sample=sample, seed=seed)
+    chosen = list(images) if images is not None else choose(collection, filter, sample=sample, seed=seed)
     names = grids.names_of(grid.cells, values)
-    ids = [pk for pk, _ in images]
+    ids = [pk for pk, _ in chosen]
     adapters = {row.slug: row for row in ModelAdapter.objects.all()}
     answered = _Answered(ids, samples, adapters)
     found = Preflight(
         recipes=[],
         images=len(ids),
-        reviewed=_reviewed(ids),
-        held_out=len(held_out(images, holdout)),
+        reviewed=reviewed(ids),
+        held_out=len(held_out(chosen, holdout)),
         samples=samples,
         notices=list(grid.notices),
     )
@@ -189,7 +190,7 @@ def _sums(
     found.memory = max(memory, default=None)
 
 
-def _reviewed(ids: Sequence[int]) -> int:
+def reviewed(ids: Sequence[int]) -> int:
     """Images of which a person has spoken."""
     spoken: set[int] = set()
     for part in _parts(ids):

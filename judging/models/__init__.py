@@ -15,6 +15,7 @@ from .judges import (
     replies_of,
     verdict_key,
 )
+from .overnight import OvernightRound, OvernightSearch
 from .votes import Vote
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
     "JudgeProfileVersion",
     "JudgeVerdict",
     "JudgedTag",
+    "OvernightRound",
+    "OvernightSearch",
     "RunVerdict",
     "Vote",
     "family_of",

@@ -17,14 +17,53 @@ from tagging.models import Collection, Recipe, Run
 DIGEST = 32
 
 
-class Experiment(models.Model):
+class FrozenImages(models.Model):
+    """A list of images that never changes.
+
+    `image_ids` is the list: signed 64-bit integers, little-endian, in the order in which the images are shown to the
+    recipes. The order is drawn with a seed, so that every beginning of the list is a fair sample of all. `sha256s` says
+    what was in the files then (32 bytes each); `holdout` has one byte an image: 1 where it is kept for the last check.
+    """
+
+    image_ids = models.BinaryField(default=bytes)
+    sha256s = models.BinaryField(default=bytes)
+    holdout = models.BinaryField(default=bytes)
+    n_images = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        abstract = True
+
+    @property
+    def images(self) -> array[int]:
+        """The primary keys of the images, in the order in which they are shown to the recipes."""
+        return unpack(bytes(self.image_ids))
+
+    @property
+    def digests(self) -> list[str]:
+        """sha256 (hex) of each image when the list was frozen, in the same order."""
+        raw = bytes(self.sha256s)
+        return [raw[at : at + DIGEST].hex() for at in range(0, len(raw), DIGEST)]
+
+    @property
+    def held_out(self) -> bytes:
+        """One byte an image: 1 where it is kept for the last check."""
+        return bytes(self.holdout)
+
+    def freeze(self, images: Sequence[tuple[int, str]], holdout: Sequence[int] = ()) -> None:
+        """Set the list: (primary key, sha256) in order, and the places in it that are held out. Does not save."""
+        self.image_ids = pack(pk for pk, _ in images)
+        self.sha256s = b"".join(bytes.fromhex(sha) if sha else bytes(DIGEST) for _, sha in images)
+        held = bytearray(len(images))
+        for place in holdout:
+            held[place] = 1
+        self.holdout = bytes(held)
+        self.n_images = len(images)
+
+
+class Experiment(FrozenImages):
     """A question, a frozen list of images, and the recipes that answer it.
 
         draft → running ⇄ paused    running → done | failed    running, paused → stopped    paused, ended → running
-
-    `image_ids` is the list: signed 64-bit integers, little-endian, in the order in which the images are shown to the
-    recipes. The order is drawn with `seed`, so that every beginning of the list is a fair sample of all. `sha256s` says
-    what was in the files then (32 bytes each); `holdout` has one byte an image: 1 where it is kept for the last check.
 
     Runs belong to no experiment: experiments select them (`ExperimentRun`), so that all past runs can be compared.
     """
@@ -51,10 +90,6 @@ class Experiment(models.Model):
     filter = models.CharField(max_length=2000, blank=True, help_text="Which images, as in the grid's address.")
     seed = models.PositiveIntegerField(default=0, help_text="Draws the sample, its order and the bootstrap.")
     sample = models.PositiveIntegerField(null=True, blank=True, help_text="So many images of the filter; empty: all.")
-    image_ids = models.BinaryField(default=bytes)
-    sha256s = models.BinaryField(default=bytes)
-    holdout = models.BinaryField(default=bytes)
-    n_images = models.PositiveIntegerField(default=0)
 
     axes = models.JSONField(default=dict, blank=True, help_text="What varies, as judging.grid.Axes validates it.")
     notices = models.JSONField(default=list, blank=True, help_text="What was collapsed or left out, a line each.")
@@ -64,6 +99,13 @@ class Experiment(models.Model):
     )
     margin = models.FloatField(default=0.02, help_text="Differences within this count as none.")
 
+    budget = models.DecimalField(
+        max_digits=12,
+        decimal_places=4,
+        null=True,
+        blank=True,
+        help_text="What all its runs together may cost, where the models have prices.",
+    )
     state = models.CharField(max_length=8, choices=State, default=State.DRAFT)
     stage = models.CharField(max_length=8, choices=Stage, default=Stage.FULL)
     racing = models.BooleanField(default=False, help_text="Drop recipes on the way that cannot win any more.")
@@ -95,35 +137,9 @@ class Experiment(models.Model):
         return reverse("judging:experiment", args=[self.pk])
 
     @property
-    def images(self) -> array[int]:
-        """The primary keys of the images, in the order in which they are shown to the recipes."""
-        return unpack(bytes(self.image_ids))
-
-    @property
-    def digests(self) -> list[str]:
-        """sha256 (hex) of each image when the list was frozen, in the same order."""
-        raw = bytes(self.sha256s)
-        return [raw[at : at + DIGEST].hex() for at in range(0, len(raw), DIGEST)]
-
-    @property
-    def held_out(self) -> bytes:
-        """One byte an image: 1 where it is kept for the last check."""
-        return bytes(self.holdout)
-
-    @property
     def target(self) -> int:
         """How many images of the list the stage asks for."""
         return min(self.n_images, self.IMAGES.get(self.Stage(self.stage), self.n_images))
-
-    def freeze(self, images: Sequence[tuple[int, str]], holdout: Sequence[int] = ()) -> None:
-        """Set the list: (primary key, sha256) in order, and the places in it that are held out. Does not save."""
-        self.image_ids = pack(pk for pk, _ in images)
-        self.sha256s = b"".join(bytes.fromhex(sha) if sha else bytes(DIGEST) for _, sha in images)
-        held = bytearray(len(images))
-        for place in holdout:
-            held[place] = 1
-        self.holdout = bytes(held)
-        self.n_images = len(images)
 
 
 class ExperimentRecipe(models.Model):

@@ -33,15 +33,27 @@ class Teller(Talker):
 
     class Options(Talker.Options):
         temperature: float = Field(0.0, ge=0, le=2, description="How freely it invents.")
+        price_in: float = Field(0, json_schema_extra=HOW)
+        price_out: float = Field(0, json_schema_extra=HOW)
+        currency: str = Field("", json_schema_extra=HOW)
         skill: int = Field(6, ge=0, le=10, json_schema_extra=HOW)
 
     def identity(self) -> dict[str, object]:
         return {"model": self.key, "skill": cast(Teller.Options, self.own).skill}
 
     def _reply(self, name: str, asked: Request, o: Talker.Options) -> Reply:
-        warmth = cast(Teller.Options, o).temperature
+        own, warmth = cast(Teller.Options, self.own), cast(Teller.Options, o).temperature
         skill = cast(Teller.Options, self.own).skill + ("everything" in asked.prompt) * 2
         odd = zlib.crc32(f"{name} {asked.sample}".encode()) % 3 == 0
         tags = right(name)[: max(1, skill - round(2 * warmth) - odd)] + invented(name, round(4 * warmth) + odd)
         text = ", ".join(tags)
-        return Reply(text=text, tokens_in=len(asked.prompt), tokens_out=len(text), finish_reason="stop", seconds=0.01)
+        cost = (len(asked.prompt) * own.price_in + len(text) * own.price_out) / 1e6
+        return Reply(
+            text=text,
+            tokens_in=len(asked.prompt),
+            tokens_out=len(text),
+            finish_reason="stop",
+            seconds=0.01,
+            cost=cost or None,
+            currency=own.currency if cost else "",
+        )
