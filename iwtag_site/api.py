@@ -36,6 +36,7 @@ ROUTERS = {
     "/proposals": "tagging.api.proposals.router",
     "/experiments": "judging.api.comparing.router",
     "/experiments/{int:experiment_id}/votes": "judging.api.votes.router",
+    "/overnight": "judging.api.overnight.router",
     "/judges": "judging.api.judges.router",
     "/verdicts": "judging.api.verdicts.router",
     "/collections/{slug}/gate": "judging.api.gates.router",

@@ -7,6 +7,8 @@ from decimal import Decimal
 
 import pytest
 from django.core.exceptions import ValidationError
+from django.core.management import CommandError, call_command
+from django.urls import reverse
 from django.utils import timezone
 
 from judging.actions import overnight_steps as controller
@@ -23,6 +25,7 @@ from tagging.actions.runs import NotNow
 from tagging.adapters import registry
 from tagging.models import ImageAsset, LabelEvent, ModelAdapter, Run
 from tests.fakes.teller import right
+from tests.tagging.pages import signed_in
 
 from . import lab
 
@@ -276,3 +279,62 @@ def test_what_cannot_be_searched_is_told_at_once(trip, more, field):
         start_search(trip, axes, **more)
     assert field in e.value.message_dict
     assert not OvernightSearch.objects.exists()
+
+
+# -- doors ------------------------------------------------------------------------------------------------------------
+def test_a_curator_begins_one_from_the_page_and_sees_the_report(trip, fake):
+    client = signed_in("curator")
+    form = {"collection": "trip", "hours": "1", "filter": "review=reviewed", "holdout": "30", "seed": "0"}
+    form |= {"option": ["kept", "variant"], "values": ["3, 4, 5", "a, b"]}
+    wrong = client.post(reverse("judging:overnight_new"), {**form, "hours": "0"})
+    assert wrong.status_code == 422
+    assert "at most 168 hours" in wrong.content.decode()
+    made = client.post(reverse("judging:overnight_new"), form)
+    search = OvernightSearch.objects.get()
+    assert made["Location"] == search.get_absolute_url()
+    assert "running" in client.get(made["Location"]).content.decode()
+    finish(search)
+    page = client.get(search.get_absolute_url()).content.decode()
+    assert "is better than" in page
+    assert "Promote" in page
+    assert "dropped: " in page
+    check = search.rounds.last().experiment
+    assert reverse("judging:experiment_report", args=[check.pk]) in page
+    assert client.get(reverse("judging:search_status", args=[search.pk])).status_code == 286
+    assert search.name in client.get(reverse("judging:overnight")).content.decode()
+    client.post(reverse("judging:search_act", args=[search.pk, "delete"]))
+    assert not OvernightSearch.objects.exists()
+    assert Experiment.objects.filter(pk=check.pk).exists()
+
+
+def test_viewers_look_and_begin_nothing(trip):
+    client = signed_in("viewer")
+    assert client.get(reverse("judging:overnight")).status_code == 200
+    assert client.get(reverse("judging:overnight_new")).status_code == 403
+    assert client.post("/api/overnight", {}, content_type="application/json").status_code in (403, 422)
+    search = start_search(trip, AXES, hours=1)
+    assert client.post(reverse("judging:search_act", args=[search.pk, "stop"])).status_code == 403
+
+
+def test_by_api_and_command(trip, capsys):
+    client = signed_in("curator")
+    given = {"collection": "trip", "axes": AXES, "hours": 1}
+    made = client.post("/api/overnight", given, content_type="application/json")
+    assert made.status_code == 201, made.content
+    at = f"/api/overnight/{made.json()['id']}"
+    assert client.post(f"{at}/pause").json()["state"] == "paused"
+    assert client.post(f"{at}/pause").status_code == 409
+    assert client.post(f"{at}/resume").json()["state"] == "running"
+    search = finish(OvernightSearch.objects.get())
+    found = client.get(at).json()
+    assert found["verdict"] == search.verdict
+    assert found["rounds"][-1]["kind"] == "check"
+    assert client.get("/api/overnight").json()["items"][0]["id"] == search.pk
+    call_command("overnight", show=search.pk)
+    assert search.verdict in capsys.readouterr().out
+    call_command("overnight", collection="Trip", hours=0.5, option=["kept=3:5:1"])
+    again = OvernightSearch.objects.first()
+    assert (again.seconds, again.axes["options"]) == (1800, {"kept": [3, 4, 5]})
+    call_command("overnight", stop=again.pk)
+    with pytest.raises(CommandError, match="cannot be stopped"):
+        call_command("overnight", stop=again.pk)

@@ -4,7 +4,7 @@ import json
 import re
 import time
 from argparse import ArgumentParser
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +191,7 @@ def one(pk: int) -> Experiment:
     return found
 
 
-def read(file: Path) -> dict[str, Any]:
+def read(file: Path, known: Collection[str] = KNOWN) -> dict[str, Any]:
     """CommandError names what is wrong with the file."""
     try:
         plan = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # JSON is YAML
@@ -199,8 +199,8 @@ def read(file: Path) -> dict[str, Any]:
         raise CommandError(f"{file} cannot be read: {error}") from None
     if not isinstance(plan, dict):
         raise CommandError(f"{file} has no plan: write names and values, see docs/experiments.md.")
-    if unknown := sorted(set(plan) - KNOWN):
-        raise CommandError(f"{file} says {unknown[0]!r}, which means nothing here; known: {', '.join(sorted(KNOWN))}.")
+    if unknown := sorted(set(plan) - set(known)):
+        raise CommandError(f"{file} says {unknown[0]!r}, which means nothing here; known: {', '.join(sorted(known))}.")
     return plan
 
 
