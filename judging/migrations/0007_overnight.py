@@ -7,7 +7,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("judging", "0005_gate_automatic"),
+        ("judging", "0006_votes_once"),
         ("tagging", "0018_model_listings"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
