@@ -53,7 +53,8 @@ class Endpoint(Adapter):
         weights="None here: the server has them. Its address is the adapter's source.",
         licence="The server's and its model's own.",
         memory="About 1 MB for each request in flight.",
-        tested="A real llama.cpp server with SmolLM2-135M (text, JSON by schema), and local servers that refuse, "
+        tested="A real llama.cpp server with SmolLM2-135M (text, JSON by schema), a real transformers server with a "
+        "tiny random LLaVA (pictures in three formats, refused options), and local servers that refuse, "
         "stall, cut and lie. Hosted services and vLLM, Ollama, LM Studio and TGI themselves were not at hand.",
         notes=(
             "docs/endpoints.md tells how to connect each server.",
