@@ -24,7 +24,7 @@ from ..models import Calibration, Gate, JudgedTag, JudgeProfile, JudgeProfileVer
 from . import pair_votes
 from .compared import Compared, compare, corrected, decisions, split
 from .gate_figures import curve, drift, settled
-from .people import people_kappa
+from .people import people_agreement
 
 CALIBRATE = "judging.tasks.calibrate"
 #: the figures are made anew at most this often while people review
@@ -68,10 +68,11 @@ def calibrate(version: JudgeProfileVersion) -> Calibration:
     drifted = drift(version)
     decoys = decoy_rates(version)
     whole = compare(judged, too_general)
+    people = people_agreement(sorted({d.image for d in judged}), _collections(version))
     whole.figures |= {
         "decoys": decoys.get("", {}),
         "drift": drifted,
-        "people": people_kappa(sorted({d.image for d in judged})),
+        "people": people,
         "split": split(judged, too_general),
         "curve": curve(judged),
         "settled": settled(version),
@@ -85,6 +86,7 @@ def calibrate(version: JudgeProfileVersion) -> Calibration:
     for category, _ in by_category.most_common(CATEGORIES):
         part = compare([d for d in judged if d.category == category], too_general)
         part.figures["decoys"] = decoys.get(category, {})
+        part.figures["people"] = people["categories"].get(category, {})
         _badge(part, decoys.get(category, {}), bool(drifted.get("below")))
         rows.append(part.row(version, category))
     with transaction.atomic():
@@ -95,6 +97,12 @@ def calibrate(version: JudgeProfileVersion) -> Calibration:
             why = f"Of the last {drifted['audits']} audited images {right} of the tags were right."
             Gate.objects.filter(version=version, closed_why="", enabled=True).update(closed_why=why[:300])
     return rows[0]
+
+
+def _collections(version: JudgeProfileVersion) -> set[int]:
+    """Where the images are that it judged."""
+    rows = JudgedTag.objects.filter(version=version, image__isnull=False).order_by()
+    return set(rows.values_list("image__collection", flat=True).distinct())
 
 
 def _badge(found: Compared, decoys: Mapping[str, Any], drifted: bool) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -29,15 +31,18 @@ from . import gates, judge_costs
 from .judge_juries import Jury
 from .judge_subjects import Subject, count_subjects, next_subjects
 from .judge_verdicts import link, write
+from .judge_watch import LEASE, Watch
 from .judge_work import Draft, Judge
 
+log = logging.getLogger(__name__)
 log = logging.getLogger(__name__)
 State = JudgeJob.State
 TASK = "judging.tasks.judge"
 #: a task works this long, then rings again, so that other work gets its turn
 SLICE_SECONDS = 20.0
-LEASE = timedelta(minutes=10)
 RENEW = 20.0
+#: at the same place so often: the job fails
+MOST_HANGS = 3
 #: subjects that are judged and written together
 STEP = 16
 MOST_PROBLEMS = 20
@@ -198,9 +203,10 @@ def run_job(job_id: int, *, seconds: float | None = None, report: Callable[[Judg
     try:
         while job.stage < len(turns):
             work = _Work(job, turns[job.stage], end)
-            while work.step():
-                if report:
-                    report(job)
+            with Watch(work.renew, work.hung) as work.watch:
+                while work.step():
+                    if report:
+                        report(job)
             if not work.finished:
                 break
             if end is not None and job.stage < len(turns):
@@ -209,7 +215,7 @@ def run_job(job_id: int, *, seconds: float | None = None, report: Callable[[Judg
     except ModelUnavailable as error:
         _finish(job, State.FAILED, error.message)
         return job
-    except Tired:
+    except Tired:  # this worker is replaced, and another one goes on at once
         _held(job).update(owner="", lease_until=None)
         raise
     except DatabaseError:  # what was not written is done again, as soon as the database answers
@@ -271,11 +277,14 @@ class _Work:
         self.finished = False
         self.renewed = time.monotonic()
         self.held = True
+        self.watch: Watch | None = None
 
     def step(self) -> bool:
         """One slice, judged and then written at once with the cursor. False when the stage is over, the time is, or the
         job is no longer ours."""
         job, began = self.job, time.monotonic()
+        if self.watch:
+            self.watch.progress()
         if self.end is not None and began >= self.end:
             self._let_go()
             return False
@@ -305,9 +314,34 @@ class _Work:
 
     def _doing(self, text: str) -> None:
         """At each sign of progress the lease is renewed, and a pause noticed."""
+        if self.watch:
+            self.watch.progress(loading=bool(text))
         if text or time.monotonic() - self.renewed >= min(RENEW, 1.0):
             self.renewed = time.monotonic()
-            self.held = bool(_held(self.job).update(lease_until=timezone.now() + LEASE))
+            self.held = self.renew()
+
+    def renew(self) -> bool:
+        """False when the job is no longer ours."""
+        return bool(_held(self.job).update(lease_until=timezone.now() + LEASE))
+
+    def hung(self, silent: float) -> None:
+        """Give the job back, and end a worker that hangs: nothing else ends a hung call. Called in the watch's thread.
+
+        A job that hangs again and again at the same place fails."""
+        job = self.job
+        line = f"No answer for {silent:.0f} s after {job.n_done} of {job.n_total}: the call was given up."
+        again = sum(1 for p in job.problems if p.endswith(line.partition(" s ")[2])) + 1
+        values: dict[str, Any] = {"problems": [line, *job.problems][:MOST_PROBLEMS], "owner": "", "lease_until": None}
+        if again >= MOST_HANGS:
+            why = f"The judge's model hung {again} times at the same place. {line}"
+            values |= {"state": State.FAILED, "error": why, "finished_at": timezone.now()}
+        if not _held(job).update(**values, token=F("token") + 1):
+            return
+        log.critical("%s: %s", job, line)
+        if again < MOST_HANGS:
+            ring(job)
+        if self.end is not None:  # in a worker, not in a command that somebody looks at
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def _let_go(self) -> None:
         _held(self.job).update(owner="", lease_until=None)

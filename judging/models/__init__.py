@@ -16,6 +16,7 @@ from .judges import (
     verdict_key,
 )
 from .overnight import OvernightRound, OvernightSearch
+from .second_looks import SecondLook, SecondLookShare
 from .votes import Vote
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "OvernightRound",
     "OvernightSearch",
     "RunVerdict",
+    "SecondLook",
+    "SecondLookShare",
     "Vote",
     "family_of",
     "replies_of",

@@ -45,6 +45,7 @@ class Scripted(Adapter):
         truth: dict[str, list[str]] = Field({}, json_schema_extra=HOW)
         slow_ms: int = Field(0, json_schema_extra=HOW)
         kill_at: int = Field(0, json_schema_extra=HOW, description="Question at which the process dies, once.")
+        hang_at: int = Field(0, json_schema_extra=HOW, description="Question at which the call hangs, once.")
         log: str = Field("", json_schema_extra=HOW, description="File that gets a line for each question.")
         price_in: float = Field(0, json_schema_extra=HOW)
         price_out: float = Field(0, json_schema_extra=HOW)
@@ -77,6 +78,8 @@ class Scripted(Adapter):
                 lines = Path(options.log).read_text().count("\n")
                 if options.kill_at and lines == options.kill_at:
                     os.kill(os.getpid(), signal.SIGKILL)
+                if options.hang_at and lines == options.hang_at:
+                    time.sleep(3600)
             if options.manner == "broken":
                 yield AdapterError("the server is away")
                 continue

@@ -309,6 +309,43 @@ def test_a_judge_that_always_says_first_makes_ties_only_and_is_not_usable(script
     assert "not usable for pairs" in found.why
 
 
+def test_a_worker_that_has_to_be_replaced_gives_the_job_back_at_once(scripted, monkeypatch):
+    from judging import tasks
+    from tagging.engine.calls import Call
+    from tagging.engine.residency import Tired
+
+    trip = collection()
+    job = start_job(judge(truth={"0.jpg": ["dog"]}).current, runs=[run(trip, {"0.jpg": ["dog"]})])
+    told: list[str] = []
+
+    def tired(self, doing):
+        raise Tired("the card is not free again")
+
+    monkeypatch.setattr(Call, "load", tired)
+    monkeypatch.setattr(tasks.queue, "replace_worker", lambda: told.append("replaced"))
+    monkeypatch.setattr(tasks.queue, "defer", lambda task, *a, **k: told.append(task))
+    tasks.judge(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.owner, job.lease_until) == ("running", "", None)
+    assert told == ["replaced", "judging.tasks.judge"]
+
+
+def test_a_call_that_hangs_again_and_again_fails_the_job_with_its_reason(scripted, monkeypatch):
+    from judging.actions import judge_jobs
+
+    trip = collection()
+    job = start_job(judge(truth={"0.jpg": ["dog"]}).current, runs=[run(trip, {"0.jpg": ["dog"]})])
+    ended: list[int] = []
+    monkeypatch.setattr(judge_jobs.os, "kill", lambda pid, signal: ended.append(pid))
+    for times in (1, 2, 3):
+        held = judge_jobs._claim(job.pk)
+        judge_jobs._Work(held, held.version, end=1e12).hung(200 + times)
+        job.refresh_from_db()
+        assert (job.owner, len(ended), len(job.problems)) == ("", times, times)
+        assert job.state == ("failed" if times == 3 else "running")
+    assert "hung 3 times at the same place" in job.error
+
+
 def people_vote(votes: list[Vote], user, winner) -> None:
     """A person votes on the same pairs; `winner` tells for the number of an image."""
     for i, v in enumerate(sorted(votes, key=lambda v: v.image_id)):

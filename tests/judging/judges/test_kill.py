@@ -24,7 +24,7 @@ from tests.judging.judges.world import judge, run
 trip = Collection.objects.create(name="Trip", slug="trip", kind="upload")
 said = {f"{i:03}.jpg": ["dog", "cat"] for i in range(int(sys.argv[1]))}
 made = run(trip, said)
-profile = judge(truth={name: ["dog"] for name in said}, slow_ms=60, log=sys.argv[2])
+profile = judge(truth={name: ["dog"] for name in said}, slow_ms=60, log=sys.argv[2], hang_at=int(sys.argv[3]))
 print(start_job(profile.current, runs=[made]).pk)
 """
 
@@ -32,7 +32,7 @@ print(start_job(profile.current, runs=[made]).pk)
 @pytest.mark.cluster
 def test_kill_nine_in_the_middle_of_a_job_leaves_no_gap_and_no_double(sqlite: Installation):  # noqa: F811
     fake.install(sqlite.folder / "site")
-    job = int(sqlite.python("-c", SEED, str(N), str(sqlite.calls)))
+    job = int(sqlite.python("-c", SEED, str(N), str(sqlite.calls), "0"))
     first = sqlite.worker("io")
     until(lambda: _asked(sqlite) >= 20, "the judge is asked")
     for process in family(first.pid):
@@ -53,6 +53,22 @@ def test_kill_nine_in_the_middle_of_a_job_leaves_no_gap_and_no_double(sqlite: In
     assert sqlite.rows("SELECT COUNT(*) FROM judging_runverdict") == [(N,)]
     assert sqlite.rows("SELECT COUNT(*) FROM judging_judgedtag WHERE role = 0") == [(2 * N,)]
     assert _asked(sqlite) <= N + 16, "only what was in the air is asked again"
+
+
+@pytest.mark.cluster
+def test_a_call_that_hangs_is_noticed_given_back_and_asked_again(sqlite: Installation):  # noqa: F811
+    fake.install(sqlite.folder / "site")
+    job = int(sqlite.python("-c", SEED, str(N), str(sqlite.calls), "20"))
+    sqlite.environment["IWTAG_JUDGE_HANG_SECONDS"] = "3"
+    sqlite.worker("io")
+    until(lambda: sqlite.rows("SELECT state FROM judging_judgejob WHERE id = ?", job) == [("done",)], "the job is done")
+    ((verdicts, problems, error),) = sqlite.rows(
+        "SELECT n_verdicts + n_cached, problems, error FROM judging_judgejob WHERE id = ?", job
+    )
+    assert (verdicts, error) == (N, "")
+    assert "No answer for" in problems
+    assert "after 16 of 32" in problems
+    assert sqlite.rows("SELECT COUNT(*), COUNT(DISTINCT image_sha256) FROM judging_judgeverdict") == [(N, N)]
 
 
 def _asked(installation: Installation) -> int:
