@@ -8,13 +8,14 @@ from typing import Any, Literal
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
-from ninja import Schema
+from ninja import Schema, Status
 from pydantic import Field
 
 from tagging.api.auth import allow
 from tagging.api.errors import Conflict, Problem
 from tagging.api.listing import Cursor, Limit, Listing, by_id
 from tagging.api.router import Router
+from tagging.models import Collection
 
 from . import changes, in_place
 from .models import ExportEntry, ExportJob
@@ -169,6 +170,25 @@ def undo(request: HttpRequest, export_id: int, payload: ExportUndoIn) -> object:
     except in_place.NotNow as e:
         raise Conflict(str(e)) from None
     return 200, {"undone": undone, "problems": problems}
+
+
+@router.post(
+    "/recipes/{recipe_id}/undo",
+    response={202: list[ExportStepOut], 409: Problem},
+    summary="Take back everything by one recipe",
+    operation_id="undo_exports_of_recipe",
+)
+def undo_recipe(request: HttpRequest, recipe_id: int, collection: str = "") -> object:
+    """In every export (or those of one collection, by its slug) that has something by it in force, newest first, in the
+    background; the jobs. 409 when there is nothing, or one of them is at work. Needs the role curator."""
+    allow(request, "curate", "run")
+    only = Collection.objects.filter(slug=collection).first() if collection else None
+    if collection and only is None:
+        raise ValidationError({"collection": f"There is no collection {collection!r}."})
+    try:
+        return Status(202, in_place.undo_recipe(recipe_id, only))
+    except in_place.NotNow as e:
+        raise Conflict(str(e)) from None
 
 
 def _job(export_id: int) -> ExportJob:

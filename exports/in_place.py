@@ -20,7 +20,7 @@ from pydantic import ValidationError as OptionsError
 from tagging import queue
 from tagging.filters import ImageFilter
 from tagging.forms import messages_of
-from tagging.models import Collection
+from tagging.models import Collection, Recipe
 
 from . import actions, changes, ledger, undoing
 from .exporters.base import ExportError, ExportOptions
@@ -178,6 +178,14 @@ def undo_recipe(recipe: int, collection: Collection | None = None, *, ring: bool
     for job in found:
         _must_rest(job)
     return [undo(job, recipe=recipe, ring=ring) for job in found]
+
+
+def recipes_in_force(job: ExportJob) -> list[tuple[Recipe, int]]:
+    """The recipes whose words the job's files hold, each with the number of files; most first."""
+    rows = job.entries.filter(state=EntryState.DONE, recipe__isnull=False).order_by()
+    files = dict(rows.values_list("recipe").annotate(n=Count("pk")))
+    found = Recipe.objects.in_bulk(files)
+    return sorted(((found[pk], n) for pk, n in files.items()), key=lambda pair: (-pair[1], pair[0].pk))
 
 
 def undo_entries(job: ExportJob, ids: Iterable[int]) -> tuple[int, list[str]]:

@@ -70,6 +70,7 @@ def job(request: Request, pk: int) -> HttpResponse:
         "kind_label": in_place.KINDS[kind][0] if kind else "",
         "kinds": _kinds(found, BEFORE if planned else AFTER),
         "unwritten": 0 if live or planned else found.summary.get("ticked", 0) + found.summary.get("failed", 0),
+        "recipes": in_place.recipes_in_force(found) if found.summary.get("done") and not live else [],
         **_rights(request),
     }
     return render(request, "exports/job.html", context)
@@ -103,21 +104,39 @@ def apply(request: Request, pk: int) -> HttpResponse:
 
 @needs("curate", "POST")
 def undo(request: Request, pk: int) -> HttpResponse:
-    """Take all back, or one file (`entry`)."""
-    entry = request.POST.get("entry", "")
+    """Take all back, one file (`entry`), or what one `recipe` proposed: here, or in every export (`everywhere`)."""
+    entry, recipe = request.POST.get("entry", ""), request.POST.get("recipe", "")
+    if recipe:
+        return _undo_recipe(request, pk, _number(recipe, "recipe"))
     if not entry:
         return _do(request, pk, in_place.undo)
-    if not (entry.isascii() and entry.isdigit() and len(entry) < 19):
-        raise Http404("There is no such file.")
+    number = _number(entry, "file")
 
     def one(found: ExportJob) -> None:
-        undone, problems = in_place.undo_entries(found, [int(entry)])
+        undone, problems = in_place.undo_entries(found, [number])
         for line in problems:
             messages.error(request, line)
         if undone:
             messages.success(request, "The file is as it was before.")
 
     return _do(request, pk, one)
+
+
+def _undo_recipe(request: Request, pk: int, recipe: int) -> HttpResponse:
+    def of_recipe(found: ExportJob) -> None:
+        if not request.POST.get("everywhere"):
+            in_place.undo(found, recipe=recipe)
+            return
+        jobs = in_place.undo_recipe(recipe)
+        messages.success(request, f"A worker takes it back in {len(jobs):,} export{'s' if len(jobs) != 1 else ''}.")
+
+    return _do(request, pk, of_recipe)
+
+
+def _number(text: str, what: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise Http404(f"There is no such {what}.")
+    return int(text)
 
 
 def _do(request: Request, pk: int, verb: Callable[[ExportJob], Any]) -> HttpResponse:

@@ -45,8 +45,8 @@ class ExportOptions(BaseModel):
         "",
         max_length=160,
         title="Only what one run proposed",
-        description="Instead of what is in force: a run's number (run 12), or a recipe's label ([task/]name[@model]) "
-        "for its newest finished run here. All images that it has an answer for.",
+        description="Instead of what is in force. A run's number (run 12), or a recipe's label such as champion: its "
+        "newest finished run over the collection. All images that it has an answer for.",
     )
     min_score: float = Field(
         0.0,

@@ -29,8 +29,8 @@ from tagging.models import ImageTag
 
 from .base import Exporter, ExportOptions, Plan
 from .counting import left_out
-from .lookups import Names
-from .reading import NO_SCORE, SCALE, TAG_BITS, TAG_SHIFT, ImageRow, Packed, Source, TagRow
+from .lookups import NAMES_KEPT, Names
+from .reading import NO_SCORE, SCALE, TAG_BITS, TAG_SHIFT, ImageRow, Packed, Record, Source, TagRow
 
 BOM = b"\xef\xbb\xbf"
 __all__ = ["DANGEROUS", "CsvExporter", "CsvOptions", "escape_cell", "join_text", "split_text", "unescape_cell"]
@@ -138,11 +138,6 @@ class _Scores(dict[int, str]):
         return text
 
 
-def _when(image: ImageRow) -> str:
-    """The camera's local time, without a zone: EXIF does not say which."""
-    return image.captured_at.isoformat().removesuffix("+00:00") if image.captured_at else ""
-
-
 _special = re.compile('[",\r\n]').search
 
 
@@ -166,31 +161,44 @@ class _Wide:
     columns = WIDE
 
     def __init__(self, names: Names, options: CsvOptions, end: str) -> None:
-        self.names = names
         self.end = end
         self.json = options.tags_as == "json"
+        self._names = names
+        self._write = _json_text if self.json else escape_name
+        # plain dicts: what is looked up ten million times is not worth a look for what is missing
         self.written: dict[int, str] = {}  # tag id → its name as it stands in the cell
-        self.scores = _Scores("null" if self.json else "")
+        self.scores = {rank: f"{-rank / SCALE:.4f}" for rank in range(-SCALE, 1)}
+        self.scores[NO_SCORE] = "null" if self.json else ""
 
     def encode(self, rows: Sequence[str]) -> bytes:
         return self.end.join([*rows, ""]).encode()
 
     def pages(self, source: Source) -> Iterator[list[str]]:
-        cells = self._json_cells if self.json else self._text_cells
         for page in source.pages():
-            self._learn()
-            yield [
-                f"{image.id},{_cell(image.path)},{image.sha256},{image.width},{image.height},{_when(image)},"
-                f"{image.review_state},{_cell(image.caption)},{image.rating and _cell(image.rating)},{cells(packed)}"
-                for image, packed in page
-            ]
+            try:
+                yield self._lines(page)
+            except KeyError:
+                self._learn(page)
+                yield self._lines(page)
 
-    def _learn(self) -> None:
-        if len(self.written) > len(self.names.tags):  # the vocabulary was let go
+    def _lines(self, page: Sequence[Record]) -> list[str]:
+        cells = self._json_cells if self.json else self._text_cells
+        return [
+            f"{pk},{_cell(path)},{sha256},{width},{height},{at},{review},{caption and _cell(caption)},"
+            f"{rating and _cell(rating)},{cells(packed)}"
+            for (pk, path, sha256, width, height, at, review, caption, _, rating, _, _), packed in page
+        ]
+
+    def _learn(self, page: Sequence[Record]) -> None:
+        """Names, and scores out of the ordinary, that were not met before."""
+        if len(self.written) > NAMES_KEPT:
             self.written.clear()
-        write = _json_text if self.json else escape_name
-        for tag_id in self.names.tags.keys() - self.written.keys():
-            self.written[tag_id] = write(self.names.tags[tag_id].name)
+        for _, packed in page:
+            for value in packed:
+                if (pk := value & TAG_BITS) not in self.written:
+                    self.written[pk] = self._write(self._names.tags[pk].name)
+                if (rank := value >> TAG_SHIFT) not in self.scores:
+                    self.scores[rank] = f"{-rank / SCALE:.4f}"
 
     def _json_cells(self, packed: Sequence[Packed]) -> str:
         written, said = self.written, self.scores

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from .base import Exporter, ExportOptions, Plan
 from .counting import left_out
+from .lookups import Written
 from .reading import NO_SCORE, SCALE, TAG_BITS, TAG_SHIFT, ImageRow, Packed, Record, Source
 
 _encoded = json.JSONEncoder(ensure_ascii=False).encode  # dumps() would make an encoder for every word
@@ -49,22 +50,17 @@ class Lines:
     """Records as JSON lines. Names and scores are encoded once, not once a tag: that is what makes it fast."""
 
     def __init__(self, source: Source) -> None:
-        self._names = source.names
-        self._written: dict[int, str] = {}
+        self._written = Written(source.names, text)
         self._scores = _Scores({NO_SCORE: "null"})
 
     def encode(self, page: Sequence[Record]) -> bytes:
-        if len(self._written) > len(self._names.tags):  # the vocabulary was let go
-            self._written.clear()
-        for tag_id in self._names.tags.keys() - self._written.keys():
-            self._written[tag_id] = text(self._names.tags[tag_id].name)
         return "".join([self._line(image, tags) for image, tags in page]).encode()
 
     def _line(self, image: ImageRow, packed: Sequence[Packed]) -> str:
         written, scores = self._written, self._scores
         tags = ", ".join([written[value & TAG_BITS] for value in packed])
         said = ", ".join([scores[value >> TAG_SHIFT] for value in packed])
-        when = f'"{image.captured_at.replace(tzinfo=None).isoformat()}"' if image.captured_at else "null"
+        when = f'"{image.captured_at}"' if image.captured_at else "null"
         return (
             f'{{"id": {image.id}, "path": {text(image.path)}, "sha256": "{image.sha256}", "width": {image.width}, '
             f'"height": {image.height}, "captured_at": {when}, "review_state": "{image.review_state}", '

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from django.contrib.auth import get_user_model
@@ -24,15 +24,51 @@ class TagName:
     parent: str
 
 
+class _Tags(dict[int, TagName]):
+    """By id. One that was not met before is read together with all that the page at hand has: nothing is looked up for
+    the millions that were."""
+
+    def __init__(self, names: Names) -> None:
+        super().__init__()
+        self._names = names
+        self.expected: Callable[[], Iterable[int]] = tuple
+
+    def __missing__(self, pk: int) -> TagName:
+        self._names.learn({pk, *self.expected()})
+        found = self.get(pk)
+        if found is None:  # deleted since its page was read
+            raise KeyError(pk)
+        return found
+
+
+class Written(dict[int, str]):
+    """Tag id → its name in some written form, made once."""
+
+    def __init__(self, names: Names, write: Callable[[str], str]) -> None:
+        super().__init__()
+        self._names = names
+        self._write = write
+
+    def __missing__(self, pk: int) -> str:
+        if len(self) > NAMES_KEPT:
+            self.clear()
+        text = self[pk] = self._write(self._names.tags[pk].name)
+        return text
+
+
 class Names:
     """Names of tags, runs and people, each read once."""
 
     def __init__(self) -> None:
-        self.tags: dict[int, TagName] = {}
+        self.tags = _Tags(self)
         self.unknown: dict[int, TagName] = {}  # words without a row, by ids of our own
         self._ids: dict[str, int] = {}  # by key
         self._runs: dict[int, tuple[str, str]] = {}
         self._people: dict[int, str] = {}
+
+    def expect(self, tag_ids: Callable[[], Iterable[int]]) -> None:
+        """What to read together when one of them is asked for."""
+        self.tags.expected = tag_ids
 
     def learn(self, tag_ids: Iterable[int]) -> None:
         """Read the names of tags not met before: one query for 5,000 of them."""

@@ -6,11 +6,13 @@ and the vocabulary in use.
 
 from __future__ import annotations
 
+import gc
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from django.core.exceptions import EmptyResultSet
@@ -30,14 +32,15 @@ PAGE = 1000  # images
 
 
 class ImageRow(NamedTuple):
-    """An image as exports see it. Caption and rating are empty where the options ask for truth and there is none."""
+    """An image as exports see it. Caption and rating are empty where the options ask for truth and there is none.
+    `captured_at` is the camera's local time in ISO 8601, without a zone (EXIF does not say which), or empty."""
 
     id: int
     path: str
     sha256: str
     width: int
     height: int
-    captured_at: datetime | None
+    captured_at: str
     review_state: str
     caption: str
     caption_state: str
@@ -46,7 +49,7 @@ class ImageRow(NamedTuple):
     reviewed_by: int | None
 
 
-_row, _parsed = tuple.__new__, datetime.fromisoformat  # once for each of a million images
+_row = tuple.__new__  # once for each of a million images
 _PROPOSED = str(ImageAsset.CaptionState.PROPOSED)
 _UNREVIEWED = str(ImageAsset.Review.UNREVIEWED)
 
@@ -127,7 +130,7 @@ class Source:
             return
         for images in self._image_pages():
             found = self._packed(images)
-            self.names.learn({value & TAG_BITS for image in images for value in found.get(image.id, ())})
+            self.names.expect(partial(_ids, found))
             yield [Record(image, found.get(image.id, [])) for image in images]
 
     def detailed(self) -> Iterator[list[DetailedRecord]]:
@@ -204,24 +207,36 @@ class Source:
         with lean():
             while page := _fetch(rows.filter(**{f"{self._key}__gt": after})[:PAGE]):
                 after = page[-1][0]
-                yield [self._image(row) for row in page]
+                yield self._images(page)
 
     def image_rows(self, ids: Sequence[int]) -> dict[int, ImageRow]:
         """Single images, whether the options let them through or not."""
         rows = ImageAsset.objects.filter(pk__in=ids).order_by().values_list(*ImageRow._fields)
-        return {row[0]: self._image(row) for row in _fetch(rows)}
+        return {image.id: image for image in self._images(_fetch(rows))}
 
-    def _image(self, row: tuple[Any, ...]) -> ImageRow:
-        pk, path, sha256, width, height, at, review, caption, caption_state, rating, rating_score, by = row
-        if type(at) is str:  # SQLite has no type for it; Django keeps UTC there
-            at = _parsed(f"{at}+00:00")
-        if not (self.options.proposed or self.of_run):
-            if caption_state == _PROPOSED:
-                caption = ""
-            if rating_score is not None:  # a model's; a person's has no score
-                rating = ""
-        values = (pk, path, sha256, width, height, at, review, caption, caption_state, rating, rating_score, by)
-        return _row(ImageRow, values)
+    def _images(self, rows: Sequence[tuple[Any, ...]]) -> list[ImageRow]:
+        truth = not (self.options.proposed or self.of_run)
+        return [
+            _row(
+                ImageRow,
+                (
+                    pk,
+                    path,
+                    sha256,
+                    width,
+                    height,
+                    # SQLite has no type for it; Django writes it so
+                    at.replace(" ", "T") if type(at) is str else _iso(at),
+                    review,
+                    "" if truth and caption_state == _PROPOSED else caption,
+                    caption_state,
+                    "" if truth and rating_score is not None else rating,  # a model's; a person's has no score
+                    rating_score,
+                    by,
+                ),
+            )
+            for pk, path, sha256, width, height, at, review, caption, caption_state, rating, rating_score, by in rows
+        ]
 
     def tag_filter(self) -> Q:
         """Which rows of ImageTag are read."""
@@ -244,6 +259,14 @@ class Source:
         return ImageTag.objects.filter(which, self.tag_filter()).order_by()
 
 
+def _ids(found: Mapping[int, Sequence[Packed]]) -> set[int]:
+    return {value & TAG_BITS for tags in found.values() for value in tags}
+
+
+def _iso(at: datetime | None) -> str:
+    return at.isoformat().removesuffix("+00:00") if at else ""
+
+
 def _rank(score: float | None) -> int:
     return NO_SCORE if score is None else -round(score * SCALE)
 
@@ -264,11 +287,19 @@ class _Gathered(Aggregate):
 
 @contextmanager
 def lean() -> Iterator[None]:
-    """SQLite reads with a small cache and maps nothing, for as long as a large table is walked: what is read once is
-    not worth keeping. The connection's settings come back after."""
-    if connection.vendor != "sqlite":
-        yield
-        return
+    """For as long as a large table is walked: what is there already is not looked at for garbage again and again (that
+    took a sixth of the time), and SQLite reads with a small cache and maps nothing, as what is read once is not worth
+    keeping. The settings come back after."""
+    gc.freeze()
+    try:
+        with _small_cache() if connection.vendor == "sqlite" else nullcontext():
+            yield
+    finally:
+        gc.unfreeze()
+
+
+@contextmanager
+def _small_cache() -> Iterator[None]:
     with connection.cursor() as cursor:
         before = {name: cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in ("cache_size", "mmap_size")}
         cursor.execute("PRAGMA cache_size=-4096")

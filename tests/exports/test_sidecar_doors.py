@@ -16,6 +16,7 @@ from exports.models import ExportJob
 from tagging import queue
 
 from .folders import SIDECARS, add_tag, folder, hashes, planned, rewrite, run, take_tag, words, written
+from .truth import run_of
 
 pytestmark = pytest.mark.django_db
 
@@ -45,7 +46,7 @@ def web(client, curator, monkeypatch):
     rung = []
     monkeypatch.setattr(queue, "defer", lambda path, *args, cluster=None: rung.append(args[0]))
     client.force_login(curator)
-    client.work = lambda: [actions.run_export(pk) for pk in (rung.pop() for _ in list(rung))]
+    client.work = lambda: [actions.run_export(pk) for pk in (rung.pop(0) for _ in list(rung))]
     return client
 
 
@@ -319,3 +320,46 @@ def test_a_job_that_makes_a_file_has_no_such_page(trip, web):
     job = run(actions.create_export(trip, "csv"))
     assert web.get(f"/exports/{job.pk}/").status_code == 302
     assert post(web, f"/{job.pk}/apply").status_code == 409
+
+
+# -- everything by one recipe -----------------------------------------------------------------------------------------
+@pytest.fixture(name="by_two")
+def by_two_fixture(trip, root):
+    """a.jpg came of one recipe, b.jpg of another, and both were exported twice."""
+    one, two = run_of(trip, "one"), run_of(trip, "two")
+    trip.images.filter(path="a.jpg").update(proposed_by=one)
+    trip.images.filter(path="b.jpg").update(proposed_by=two)
+    jobs = [written(trip, profile="darktable"), written(trip, profile="darktable", prefix="iw")]
+    assert [job.summary["done"] for job in jobs] == [2, 2]
+    return one.recipe, two.recipe, jobs
+
+
+def test_the_page_takes_back_what_one_recipe_proposed(web, by_two, root):
+    one, two, (first, second) = by_two
+    page = web.get(f"/exports/{second.pk}/").content.decode()
+    assert f'<option value="{one.pk}">' in page
+    assert f'<option value="{two.pk}">' in page
+    web.post(f"/exports/{second.pk}/undo/", {"recipe": str(one.pk)})
+    web.work()
+    assert "iw" not in (root / "a.jpg.xmp").read_text().replace("iwtag", "")
+    assert "iw/animal/dog" in (root / "b.jpg.xmp").read_text()
+    page = web.get(f"/exports/{second.pk}/").content.decode()
+    assert f'<option value="{one.pk}">' not in page
+    web.post(f"/exports/{first.pk}/undo/", {"recipe": str(two.pk), "everywhere": "on"})
+    web.work()
+    assert [p.name for p in root.glob("*.xmp")] == ["a.jpg.xmp"]
+    assert web.post(f"/exports/{first.pk}/undo/", {"recipe": "x"}).status_code == 404
+
+
+def test_the_api_takes_back_everything_by_a_recipe(web, by_two, root):
+    one, _, (first, second) = by_two
+
+    def ask(query=""):
+        return web.post(f"/api/exports/recipes/{one.pk}/undo{query}", {}, content_type="application/json")
+
+    assert ask("?collection=nowhere").status_code == 422
+    answer = ask("?collection=trip")
+    assert (answer.status_code, [job["id"] for job in answer.json()]) == (202, [second.pk, first.pk])
+    web.work()
+    assert [p.name for p in root.glob("*.xmp")] == ["b.jpg.xmp"]
+    assert ask().status_code == 409
