@@ -18,6 +18,7 @@ urlpatterns: list[URLPattern] = [
     path("experiments/<int:pk>/status/", experiments.status, name="experiment_status"),
     path("experiments/<int:pk>/leaderboard/", experiments.leaderboard, name="leaderboard"),
     path("experiments/<int:pk>/report/", report.show, name="experiment_report"),
+    path("experiments/<int:pk>/judge-scores/", experiments.judge_scores, name="judge_scores"),
     path("experiments/<int:pk>/judge/", experiments.judge, name="experiment_judge"),
     path("experiments/<int:pk>/rest/", rest.rest, name="rest"),
     path("experiments/<int:pk>/arena/", arena.arena, name="arena"),

@@ -25,6 +25,7 @@ from .. import board as boards
 from .. import metrics
 from ..actions import experiments as actions
 from ..actions.judge_experiment import judge_experiment
+from ..judge_columns import columns
 from ..models import Experiment, JudgeJob, JudgeProfile
 from ..plans import Plan
 from ..progress import progress, progress_of
@@ -169,6 +170,13 @@ def leaderboard(request: Request, pk: int) -> HttpResponse:
         "may_promote": request.user.has_perm("judging.promote_experiment"),
     }
     return render(request, "judging/leaderboard.html", context)
+
+
+@needs("read")
+def judge_scores(request: Request, pk: int) -> HttpResponse:
+    """What judges say of each recipe: a part of the page that comes by itself."""
+    found = get_object_or_404(Experiment, pk=pk)
+    return render(request, "judging/judge_scores.html", {"columns": columns(found), "experiment": found})
 
 
 #: metric → (name, digits, per cent?)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -15,7 +16,9 @@ from judging.actions import experiments
 from judging.actions.calibrating import calibrate
 from judging.actions.judge_experiment import judge_experiment
 from judging.actions.judge_jobs import run_job
-from judging.models import Experiment, JudgeJob, JudgeProfile
+from judging.actions.overnight import start_search
+from judging.actions.overnight_steps import advance_search
+from judging.models import Experiment, JudgeJob, JudgeProfile, OvernightSearch
 from judging.report import report
 from prompts.actions import create_prompt, create_version
 from prompts.models import PromptVersion
@@ -201,6 +204,8 @@ def test_the_whole_story(open_page: OpenPage, walk: Collection, prompts: list[in
 
     # -- the best becomes the champion
     page.locator("#to-overview").click()
+    expect(page.locator(".judge-scores")).to_contain_text("Right tags, corrected by people")
+    expect(page.locator(".judge-scores tbody tr")).to_have_count(12)
     best = page.locator("#leaderboard table.board").first.locator("tbody tr").first
     expect(best).to_contain_text("Large")
     expect(best).to_contain_text("better")
@@ -243,13 +248,37 @@ def told(walk: Collection, prompts: list[int]) -> tuple[Experiment, JudgeProfile
     return made, profile
 
 
+def overnight(walk: Collection, samples: Path, folder: Path) -> OvernightSearch:
+    """A search that is done, on a few images more."""
+    for i in range(14):
+        file = folder / f"bee {i}.jpg"
+        file.write_bytes((samples / "honey-bee.jpg").read_bytes() + bytes([i]))
+        image = add_image(walk, file)
+        review.decide(image.pk, by=None, door="review", add=right(image.name), review="reviewed")
+    base = Experiment.objects.latest("pk").rows.order_by("position").last().recipe
+    axes = {"options": {"temperature": [0, 0.8]}, "adapters": ["small", "large"]}
+    search = start_search(walk, axes, hours=1, base=str(base.pk), holdout=0.5, seed=3)
+    for _ in range(30):
+        advance_search(search.pk)
+        for found in Experiment.objects.filter(state="running"):
+            work(found)
+        search.refresh_from_db()
+        if search.state == "done":
+            return search
+    raise AssertionError(search.log)
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_every_page_is_for_all_and_fits_a_phone(
-    open_page: OpenPage, walk: Collection, prompts: list[int], boss: User, dark: bool
+    open_page: OpenPage, walk: Collection, prompts: list[int], boss: User, dark: bool, samples: Path, tmp_path: Path
 ) -> None:
     made, profile = told(walk, prompts)
     rows = list(made.rows.all())
+    search = overnight(walk, samples, tmp_path)
     pages = [
+        reverse("judging:overnight"),
+        reverse("judging:overnight_new") + "?collection=walk",
+        search.get_absolute_url(),
         reverse("judging:experiments"),
         reverse("judging:experiment_new") + "?collection=walk",
         made.get_absolute_url(),
@@ -273,6 +302,8 @@ def test_every_page_is_for_all_and_fits_a_phone(
         assert answer is not None
         assert answer.status == 200, at
         page.wait_for_load_state("networkidle")
+        if shots := os.environ.get("IWTAG_SHOTS"):
+            page.screenshot(path=f"{shots}/{pages.index(at):02}-{'dark' if dark else 'light'}.png", full_page=True)
         for check in (assert_accessible, assert_no_sideways_scroll):
             try:
                 check(page)
