@@ -60,3 +60,18 @@ def test_a_run_answers_from_the_vocabulary_and_names_the_bad_file(collection, ch
         assert set(kept) <= set(TERMS)
     assert Prediction.objects.count() == 3
     assert all(p.tokens_in and p.tokens_out for p in Prediction.objects.all())
+
+
+def test_without_a_prompt_a_model_is_asked_in_its_own_words(collection, checkpoint):
+    model = ModelAdapter.objects.create(
+        slug="tiny", label="Tiny", kind="vlm", source=str(checkpoint("qwen2_5_vl")), device="cpu",
+        options={"max_new_tokens": 8, "temperature": 0},
+    )  # fmt: skip
+    run = start_run(get_recipe([ChannelSpec(model)]), collection=collection)
+    for _ in range(5):
+        worker.drain("gpu")
+        worker.drain("iwtag")
+    run.refresh_from_db()
+    assert run.state == "done", run.error
+    assert Prediction.objects.filter(run=run).count() == 3
+    assert all(p.tokens_in and p.tokens_out for p in Prediction.objects.filter(run=run))
