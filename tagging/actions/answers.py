@@ -12,11 +12,12 @@ from collections.abc import Collection as Container
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import Max
 from pydantic import ValidationError as OptionsError
 
+from prompts.models import digest
 from prompts.rendering import names_used, wordlists_used
 
 from ..adapters.base import AdapterOptions, ModelUnavailable
@@ -81,39 +82,52 @@ def _call(channel: Channel, several: bool) -> dict[str, Any] | None:
 def _around(recipe: Recipe, channels: Sequence[Channel]) -> Any:
     """What of the rule and the policy has a part in what the models are asked."""
     held = any(channel.options.get("vocabulary") == "only" for channel in channels)
-    policy = recipe.policy_version_id if held else 0
+    policy = recipe.policy_version.digest if held else ""
     if len(channels) == 1:
-        return policy
+        return [policy]
     order = recipe.combine.get("order", "parallel")
     merged = channels[-1].role == Channel.Role.MERGE
     parse = recipe.policy_version.spec.get("parse") if order != "parallel" or merged else None
-    return policy, order, recipe.combine.get("cascade") if order == "cascade" else None, parse
+    return [policy, order, recipe.combine.get("cascade") if order == "cascade" else None, parse]
+
+
+#: recipe key → digest of what it asks; a key stands for all that a recipe is, so that this never changes
+_ASKS: dict[str, str] = {}
+_MOST_ASKS = 20_000
+
+
+def _asks(recipes: Mapping[int, str]) -> dict[int, str]:
+    """By recipe (id → key): equal where the models are asked the same; empty where the code of one is gone."""
+    unknown = [pk for pk, key in recipes.items() if key not in _ASKS]
+    if unknown:
+        rows = Channel.objects.filter(recipe__in=unknown)
+        rows = rows.select_related("adapter", "prompt_version", "recipe__policy_version")
+        by_recipe: dict[int, list[Channel]] = {}
+        for row in rows.order_by("recipe_id", "position"):
+            by_recipe.setdefault(row.recipe_id, []).append(row)
+        if len(_ASKS) > _MOST_ASKS:
+            _ASKS.clear()
+        for pk, channels in by_recipe.items():
+            calls = [_call(channel, len(channels) > 1) for channel in channels]
+            if None not in calls:
+                _ASKS[recipes[pk]] = digest([calls, _around(channels[0].recipe, channels)])
+    return {pk: _ASKS.get(key, "") for pk, key in recipes.items()}
 
 
 def same_calls(recipe: Recipe) -> list[int]:
     """Recipes that ask the models exactly the same, whatever they make of the answers; itself among them."""
-    channels = list(recipe.channels.select_related("adapter", "prompt_version").order_by("position"))
-    several = len(channels) > 1
-    wanted, around = [_call(c, several) for c in channels], _around(recipe, channels)
-    if not channels or None in wanted:
+    first = (
+        recipe.channels.filter(position=0).select_related("prompt_version").defer("prompt_version__template").first()
+    )
+    if first is None:
         return [recipe.pk]
-    first = channels[0]
     near = Channel.objects.filter(adapter=first.adapter_id, position=0)
     if first.prompt_version:
         near = near.filter(prompt_version__digest=first.prompt_version.digest)
-    ids = list(near.order_by("-recipe_id").values_list("recipe_id", flat=True)[:MOST_RECIPES])
-    rows = Channel.objects.filter(recipe__in=ids).select_related("adapter", "prompt_version", "recipe__policy_version")
-    by_recipe: dict[int, list[Channel]] = {}
-    for row in rows.order_by("recipe_id", "position"):
-        by_recipe.setdefault(row.recipe_id, []).append(row)
-    found = [
-        pk
-        for pk, theirs in by_recipe.items()
-        if len(theirs) == len(channels)
-        and _around(theirs[0].recipe, theirs) == around
-        and [_call(c, several) for c in theirs] == wanted
-    ]
-    return found if recipe.pk in found else [recipe.pk, *found]
+    keys = dict(near.order_by("-recipe_id").values_list("recipe_id", "recipe__key")[:MOST_RECIPES])
+    asks = _asks({**keys, recipe.pk: recipe.key})
+    wanted = asks[recipe.pk]
+    return [pk for pk, found in asks.items() if pk == recipe.pk or (found and found == wanted)]
 
 
 # -- what they said ---------------------------------------------------------------------------------------------------
@@ -130,23 +144,21 @@ def answers(
     About ten queries for a handful of images. ModelUnavailable where a model of the recipe is not known here.
     """
     ids = recipes or same_calls(recipe)
-    proposals = (
-        Proposal.objects.filter(run__recipe__in=ids, run__sample=sample, image__in=[i.pk for i in images])
-        .select_related("run", "prediction")
-        .order_by("-run_id")[:MOST_PROPOSALS]
-    )
     texts = _texts(recipe)
     lists = newest_lists({slug for text in texts for slug in wordlists_used(text)})
     decided = _decided(images) if DECIDED & {n for text in texts for n in names_used(text)} else {}
     bytes_now = {image.pk: image.sha256 for image in images}
-    chosen: dict[int, Proposal] = {}
-    for row in proposals:
-        if not _usable(row, bytes_now[row.image_id], lists, decided.get(row.image_id)):
+    proposals = Proposal.objects.filter(run__recipe__in=ids, run__sample=sample, image__in=list(bytes_now))
+    chosen: dict[int, _Earlier] = {}
+    for found in map(_Earlier._make, proposals.order_by("-run_id").values_list(*_EARLIER)[:MOST_PROPOSALS]):
+        if not _usable(found, bytes_now[found.image], lists, decided.get(found.image)):
             continue
-        there = chosen.get(row.image_id)
-        if there is None or (there.state == Proposal.State.ERROR and row.state != Proposal.State.ERROR):
-            chosen[row.image_id] = row
-    return _proposed(recipe, chosen, policy) if chosen else {}
+        there = chosen.get(found.image)
+        if there is None or (there.state == Proposal.State.ERROR and found.state != Proposal.State.ERROR):
+            chosen[found.image] = found
+    full = Proposal.objects.select_related("prediction").in_bulk([found.pk for found in chosen.values()])
+    by_image = {row.image_id: row for row in full.values()}
+    return _proposed(recipe, by_image, policy) if by_image else {}
 
 
 def _texts(recipe: Recipe) -> list[str]:
@@ -159,12 +171,24 @@ def _decided(images: Sequence[ImageAsset]) -> dict[int, datetime]:
     return dict(rows.annotate(last=Max("at")))
 
 
-def _usable(row: Proposal, sha256: str, lists: Mapping[str, int], decided: datetime | None) -> bool:
-    if row.run.wordlists != lists or (decided is not None and decided > row.run.created_at):
+class _Earlier(NamedTuple):
+    """What decides whether an earlier proposal counts: without its scores, for there may be many."""
+
+    pk: int
+    image: int
+    state: str
+    wordlists: dict[str, int]
+    started: datetime
+    sha256: str | None
+
+
+_EARLIER = ("pk", "image_id", "state", "run__wordlists", "run__created_at", "prediction__image_sha256")
+
+
+def _usable(row: _Earlier, sha256: str, lists: Mapping[str, int], decided: datetime | None) -> bool:
+    if row.wordlists != lists or (decided is not None and decided > row.started):
         return False
-    if row.state == Proposal.State.ERROR:
-        return True
-    return row.prediction is not None and row.prediction.image_sha256 == sha256
+    return row.state == Proposal.State.ERROR or row.sha256 == sha256
 
 
 def _proposed(recipe: Recipe, chosen: Mapping[int, Proposal], policy: CompiledPolicy | None) -> dict[int, Answer]:

@@ -90,6 +90,8 @@ def run(request: Request) -> HttpResponse:
     bench = Bench(request.POST, request.user)
     anew = bool(request.POST.get("anew"))
     found = results(bench)
+    problem = "" if bench.images else "Choose an image first."
+    started = False
     for pane in bench.panes:
         cells = [(row.image, cell) for row in found.rows for cell in row.cells if cell.pane is pane]
         open_ = [
@@ -101,11 +103,12 @@ def run(request: Request) -> HttpResponse:
             continue
         try:
             start_trial(pane.recipe, open_, name=f"Workbench: {pane.title}", sample=bench.sample, by=request.user)
+            started = True
         except ValidationError as error:
             pane.errors.setdefault("form", []).extend(error.messages)
-    if not bench.images:
-        return push_url(_results(request, bench, problem="Choose an image first."), bench.address)
-    return push_url(_results(request, bench), bench.address)
+    if started or any(pane.errors for pane in bench.panes):
+        found = results(bench)
+    return push_url(_render(request, bench, found, problem), bench.address)
 
 
 @needs("read")
@@ -118,8 +121,8 @@ def poll(request: Request) -> HttpResponse:
     return _render(request, bench, found)
 
 
-def _results(request: Request, bench: Bench, problem: str = "") -> HttpResponse:
-    return _render(request, bench, results(bench), problem)
+def _results(request: Request, bench: Bench) -> HttpResponse:
+    return _render(request, bench, results(bench))
 
 
 def _render(request: Request, bench: Bench, found: Any, problem: str = "") -> HttpResponse:
