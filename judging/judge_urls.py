@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, path
 
-from .views import gates, inbox, judge_jobs, judges, second_looks
+from .views import gates, inbox, judge_jobs, judges, second_looks, wording
 
 urlpatterns: list[URLPattern] = [
     path("judges/", judges.index, name="judges"),
@@ -21,6 +21,7 @@ urlpatterns: list[URLPattern] = [
     path("judges/<slug:slug>/calibrate/", judges.calibrate, name="judge_calibrate"),
     path("judges/<slug:slug>/ask/", judge_jobs.ask, name="judge_ask"),
     path("judges/<slug:slug>/inbox/", inbox.show, name="inbox"),
+    path("judges/<slug:slug>/wording/", wording.show, name="wording"),
     path("judges/<slug:slug>/learn/", inbox.learn, name="judge_learn"),
     path("second-look/<slug:slug>/", second_looks.look, name="second_look"),
     path("second-look/<slug:slug>/share/", second_looks.share, name="second_look_share"),

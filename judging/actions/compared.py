@@ -27,6 +27,7 @@ class Decision(NamedTuple):
 
     judged: int
     image: int
+    tag: int
     sha256: str
     category: str
     word: int
@@ -50,7 +51,7 @@ def decisions(version: JudgeProfileVersion) -> list[Decision]:
     names = ("pk", "image_id", "image__sha256", "tag_id", "category", "word", "p_ok", "truth")
     found: dict[tuple[int, int], Decision] = {}
     for pk, image, sha256, tag, category, word, p_ok, state in rows.values_list(*names).iterator(chunk_size=5000):
-        found[image, tag] = Decision(pk, image, sha256, category, word, p_ok, state in ImageTag.POSITIVE)
+        found[image, tag] = Decision(pk, image, tag, sha256, category, word, p_ok, state in ImageTag.POSITIVE)
     return list(found.values())
 
 

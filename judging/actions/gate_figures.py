@@ -31,21 +31,24 @@ def curve(judged: Sequence[Decision]) -> dict[str, Any]:
 
 def settled(version: JudgeProfileVersion) -> dict[str, Any]:
     """How many of all judged images each pair of thresholds settles: rows by accept threshold, columns by reject
-    threshold, the first for a closed reject band."""
+    threshold, the first for a closed reject band. `rejected`: with a closed accept band, by reject threshold."""
     accept, reject = np.array(bands.STEPS), np.array(bands.REJECT_STEPS)
     counts = np.zeros((len(accept), len(reject) + 1), dtype=np.int64)
+    rejected = np.zeros(len(reject), dtype=np.int64)
     n, image, values = 0, None, list[float]()
     rows = JudgedTag.objects.filter(version=version, role=Role.CANDIDATE).order_by("verdict_id")
     for verdict, p_ok in rows.values_list("verdict_id", "p_ok").iterator(chunk_size=5000):
         if verdict != image and values:
             _add_settled(counts, np.sort(np.array(values)), accept, reject)
+            rejected += max(values) <= reject + 1e-9
             n, values = n + 1, []
         image = verdict
         values.append(p_ok)
     if values:
         _add_settled(counts, np.sort(np.array(values)), accept, reject)
+        rejected += max(values) <= reject + 1e-9
         n += 1
-    return {"images": n, "counts": counts.tolist()}
+    return {"images": n, "counts": counts.tolist(), "rejected": rejected.tolist()}
 
 
 def _add_settled(counts: Any, p: Any, accept: Any, reject: Any) -> None:

@@ -26,6 +26,7 @@ from tagging.engine.residency import Tired
 from tagging.models import Collection, Run
 
 from ..judges.content import seeded
+from ..judges.statistics import in_holdout
 from ..models import Experiment, Gate, JudgeJob, JudgeProfile, JudgeProfileVersion, JudgeVerdict
 from . import gates, judge_costs
 from .judge_juries import Jury
@@ -59,6 +60,7 @@ def start_job(
     experiment: Experiment | None = None,
     gate: Gate | None = None,
     share: float = 1.0,
+    part: str = "",
     sample: int = 0,
     max_calls: int | None = None,
     max_cost: float | None = None,
@@ -67,6 +69,8 @@ def start_job(
     """Queue verdicts on what `runs` proposed, on what people decided in the collection `reviewed`, or, for a pairwise
     judge, on `runs` against `others`. ValidationError keyed by field."""
     _check(version, runs, others, reviewed, share, max_calls, max_cost)
+    if part and part not in JudgeJob.Part.values:
+        raise ValidationError({"part": f"{part!r} is none of {', '.join(JudgeJob.Part.values)}."})
     subject = JudgeJob.Subject.REVIEWED if reviewed else JudgeJob.Subject.PROPOSALS
     if others:
         subject = JudgeJob.Subject.PAIRS
@@ -80,6 +84,7 @@ def start_job(
         experiment=experiment,
         gate=gate,
         share=share,
+        part=part,
         sample=sample,
         max_calls=max_calls,
         max_cost=max_cost,
@@ -407,6 +412,8 @@ class _Work:
 
 def _drawn(job: JudgeJob, subject: Subject) -> bool:
     """Is the image in the part that is judged? By its content: the same images for every judge."""
+    if job.part and in_holdout(subject.image.sha256) != (job.part == JudgeJob.Part.HELD):
+        return False
     return job.share >= 1 or seeded("share", subject.image.sha256).random() < job.share
 
 

@@ -4,11 +4,12 @@ of thing, none for an image."""
 from __future__ import annotations
 
 from collections.abc import Collection as Names
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
-from django.db.models import F, QuerySet
+from django.db.models import F, Max, Min, QuerySet
 
 from tagging.models import Channel, ImageAsset, ImageTag, Proposal, Tag, TagCount
 from tagging.policy.text import tag_key
@@ -22,6 +23,10 @@ from ..models import JudgeJob, family_of
 POOL = 2000
 #: how many of them are handed to the verifier for one image
 DECOYS = 24
+#: words of images that look alike are done without where so many others are left
+FEWEST = 4
+#: images of a collection that are compared with each one, and how many of their 64 bits the hashes have to differ in
+SAMPLE, DIFFERENT = 48, 22
 #: things of which a photograph shows hardly any, for collections with few words of their own
 STRANGE = (
     "accordion",
@@ -199,11 +204,14 @@ def _surroundings(subjects: list[Subject]) -> None:
 
 # -- decoys -----------------------------------------------------------------------------------------------------------
 def _decoys(subjects: list[Subject]) -> None:
-    pools = {pk: _pool(pk) for pk in {subject.image.collection_id for subject in subjects}}
+    collections = {subject.image.collection_id for subject in subjects}
+    pools = {pk: _pool(pk) for pk in collections}
+    others = {pk: _others(pk) for pk in collections}
     names = dict(Tag.objects.filter(key__in={key for s in subjects for key in s.truth}).values_list("key", "name"))
     for subject in subjects:
         categories = {category for _, category, _ in subject.proposed.tags}
-        subject.absent = absent_decoys(subject, pools[subject.image.collection_id], categories)
+        pk = subject.image.collection_id
+        subject.absent = absent_decoys(subject, pools[pk], categories, _unlike(subject.image, others[pk]))
         subject.present = _present(subject, names)
 
 
@@ -218,12 +226,54 @@ def _pool(collection_id: int) -> list[tuple[str, str, str, str]]:
     return list(rows.values_list("tag__key", "tag__name", "tag__category", "tag__parent__key")[:POOL])
 
 
+def _others(collection_id: int) -> list[tuple[int, frozenset[str]]]:
+    """A sample of the collection's images, as (perceptual hash, keys of their tags). Begins at a place that follows
+    from the collection alone: two short queries, whatever its size."""
+    images = ImageAsset.objects.filter(collection=collection_id, phash__isnull=False).order_by("pk")
+    ends = images.aggregate(first=Min("pk"), last=Max("pk"))
+    if ends["first"] is None:
+        return []
+    source = seeded("unlike", collection_id)
+    found: dict[int, int] = {}
+    for _ in range(4):
+        start = source.randint(ends["first"], ends["last"])
+        found |= {
+            pk: h for pk, h in images.filter(pk__gte=start).values_list("pk", "phash")[: SAMPLE // 4] if h is not None
+        }
+    if len(found) < SAMPLE // 2:
+        found |= {pk: h for pk, h in images.values_list("pk", "phash")[:SAMPLE] if h is not None}
+    given: dict[int, set[str]] = {pk: set() for pk in found}
+    rows = ImageTag.objects.filter(image__in=list(found)).exclude(state=ImageTag.State.REJECTED)
+    for pk, key in rows.values_list("image_id", "tag__key"):
+        given[pk].add(key)
+    return [(found[pk], frozenset(keys)) for pk, keys in sorted(given.items())]
+
+
+def _unlike(image: ImageAsset, others: Sequence[tuple[int, frozenset[str]]]) -> dict[str, bool]:
+    """Key → was it only on sampled images that look different? Of words on none of them nothing is known."""
+    if image.phash is None:
+        return {}
+    found: dict[str, bool] = {}
+    for phash, keys in others:
+        far = ((image.phash ^ phash) & 0xFFFF_FFFF_FFFF_FFFF).bit_count() >= DIFFERENT
+        for key in keys:
+            found[key] = found.get(key, True) and far
+    return found
+
+
 def absent_decoys(
-    subject: Subject, pool: Sequence[tuple[str, str, str, str | None]], categories: Names[str]
+    subject: Subject,
+    pool: Sequence[tuple[str, str, str, str | None]],
+    categories: Names[str],
+    unlike: Mapping[str, bool] = MappingProxyType({}),
 ) -> list[Named]:
     """Words of the collection that no model and no person gave this image, that share no word with one that was given,
     and that stand neither above nor below one; those of the judged categories first. Where the collection has too few,
-    things that photographs hardly ever show."""
+    things that photographs hardly ever show.
+
+    `unlike` tells of a word whether it was seen only on images that look different. Where enough words were, they alone
+    are drawn from; else words of images that look alike are left out, as long as a few others are there: what is not
+    tagged on one of a series may well be on it."""
     words = {word for key in subject.given for word in key.split() if len(word) > 2}
     parents = {parent for key, _, _, parent in pool if key in subject.given and parent}
     free = [
@@ -235,6 +285,9 @@ def absent_decoys(
         and not words & set(key.split())
     ]
     source = seeded("absent", subject.image.sha256)
+    apart = [tag for tag in free if unlike.get(tag_key(tag.name))]
+    not_near = [tag for tag in free if unlike.get(tag_key(tag.name), True)]
+    free = apart if len(apart) >= DECOYS else not_near if len(not_near) >= FEWEST else free
     same = [tag for tag in free if tag.category in categories]
     if len(same) < DECOYS:
         rest = [tag for tag in free if tag.category not in categories]

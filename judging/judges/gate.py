@@ -30,6 +30,11 @@ class Thresholds:
     accept: float | None = None
     reject: float | None = None
 
+    @property
+    def settles(self) -> bool:
+        """Is a band open?"""
+        return self.accept is not None or self.reject is not None
+
     def band(self, p_ok: float) -> Band:
         if self.accept is not None and p_ok >= self.accept:
             return "accept"
@@ -101,11 +106,13 @@ def decisions_needed(target: float = TARGET) -> int:
 @dataclass(frozen=True, slots=True)
 class Promise:
     """What the thresholds would have done: the share of images that need no person, and the share of bad tags among
-    those accepted, with its interval (None where nothing is accepted)."""
+    those accepted, with its interval (None where nothing is accepted). `lost`: of what is rejected where nothing is
+    accepted, how much was right."""
 
     images: int
     settled: int
     bad: Interval | None
+    lost: Interval | None = None
 
     @property
     def saves(self) -> float:
@@ -113,9 +120,12 @@ class Promise:
 
     def text(self) -> str:
         """ "saves 62 % of reviews, lets 3 % of bad tags through (1.9–4.8 %)" """
-        if self.bad is None:
+        told = self.bad or self.lost
+        if told is None:
             return f"saves {100 * self.saves:.0f} % of reviews"
-        value, low, high = (f"{100 * v:.1f}".removesuffix(".0") for v in (self.bad.value, self.bad.low, self.bad.high))
+        value, low, high = (f"{100 * v:.1f}".removesuffix(".0") for v in (told.value, told.low, told.high))
+        if self.bad is None:
+            return f"saves {100 * self.saves:.0f} % of reviews, of what it rejects {value} % is right ({low}–{high} %)"
         return f"saves {100 * self.saves:.0f} % of reviews, lets {value} % of bad tags through ({low}–{high} %)"
 
 
@@ -135,7 +145,11 @@ def told(figures: Mapping[str, Any], thresholds: Thresholds) -> Promise | None:
     row = None if thresholds.accept is None else _nearest(STEPS, thresholds.accept)
     column = 0 if thresholds.reject is None else 1 + _nearest(REJECT_STEPS, thresholds.reject)
     if row is None:  # nothing is accepted: only images of which every tag is rejected are settled
-        return Promise(settled["images"], 0, None)
+        if thresholds.reject is None:
+            return Promise(settled["images"], 0, None)
+        triple = figures["curve"]["reject"][column - 1][2]
+        lost = Interval(1 - triple[0], 1 - triple[2], 1 - triple[1]) if triple else None
+        return Promise(settled["images"], (settled.get("rejected") or [0] * column)[column - 1], None, lost)
     triple = figures["curve"]["accept"][row][2]
     bad = Interval(1 - triple[0], 1 - triple[2], 1 - triple[1]) if triple else None
     return Promise(settled["images"], settled["counts"][row][column], bad)

@@ -157,6 +157,21 @@ def badge(
     return found
 
 
+def kappa_difference(per_image: Sequence[Sequence[int]], *, draws: int = DRAWS, seed: int = 0) -> Interval | None:
+    """κ of a second rater minus κ of a first one, both against the same truth, with its paired interval by bootstrap
+    over images. `per_image`: the four counts of the first and the four of the second for each image."""
+    counts = np.asarray(per_image, dtype=np.float64).reshape(-1, 8)
+    if not len(counts):
+        return None
+    whole = counts.sum(axis=0)
+    first, second = cohen_kappa(*whole[:4].tolist()), cohen_kappa(*whole[4:].tolist())
+    if first is None or second is None:
+        return None
+    sums = _resampled_sums(counts, draws, seed)
+    low, high = np.quantile(_kappas(sums[:, 4:]) - _kappas(sums[:, :4]), [0.025, 0.975])
+    return Interval(second - first, float(low), float(high))
+
+
 def classes_kappa_interval(
     per_image: Sequence[Sequence[int]], classes: int, *, draws: int = DRAWS, seed: int = 0
 ) -> Interval | None:

@@ -82,6 +82,10 @@ class JudgeJob(models.Model):
         REVIEWED = "reviewed", "what people decided"
         PAIRS = "pairs", "two runs against each other"
 
+    class Part(models.TextChoices):
+        FIT = "fit", "70 % to fit wording on"
+        HELD = "held", "30 % to measure with"
+
     OPEN = (State.QUEUED, State.RUNNING, State.PAUSED)
     ACTIVE = (State.QUEUED, State.RUNNING)
 
@@ -94,6 +98,12 @@ class JudgeJob(models.Model):
     gate = models.ForeignKey(Gate, models.SET_NULL, null=True, blank=True, related_name="jobs")
     batch = models.UUIDField(default=uuid.uuid4, help_text="Of what the gate decided here: undone together.")
     share = models.FloatField(default=1.0, help_text="Part of the images, drawn by their content.")
+    part = models.CharField(
+        max_length=4,
+        blank=True,
+        choices=Part,
+        help_text="Only the images that wording is fitted on, or only others.",
+    )
     sample = models.PositiveSmallIntegerField(default=0)
     max_calls = models.PositiveIntegerField(null=True, blank=True, help_text="Pauses after so many questions.")
     max_cost = models.FloatField(null=True, blank=True, help_text="Pauses when the replies cost so much.")

@@ -39,6 +39,7 @@ def ask(request: Request, slug: str) -> HttpResponse:
             runs=_runs(posted.get("run", "")) if posted.get("what") != "reviewed" else [],
             others=_runs(posted.get("against", "")),
             reviewed=reviewed,
+            part=posted.get("part", ""),
             share=_float(posted.get("share", ""), 100.0) / 100,
             max_calls=_int(posted.get("max_calls", "")),
             by=request.user,

@@ -28,7 +28,15 @@ if (found && promise && form) {
     }
     delete promise.dataset.below;
     if (from === null) {
-      promise.textContent = "settles nothing: every image goes to a person";
+      if (upTo === null || closed) {
+        promise.textContent = "settles nothing: every image goes to a person";
+        return;
+      }
+      const at = nearest(reject, upTo);
+      const found = reject[at][2];
+      const part = settled.images && settled.rejected ? settled.rejected[at] / settled.images : 0;
+      promise.textContent = `saves ${Math.round(part * 100)} % of reviews`;
+      if (found) promise.textContent += `, of what it rejects ${percent(1 - found[0])} % is right (${percent(1 - found[2])}–${percent(1 - found[1])} %)`;
       return;
     }
     const row = nearest(accept, from);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from django.core.exceptions import ValidationError
+from django.urls import reverse
 
 from judging.actions import calibrating, gates, inbox
 from judging.actions.calibrating import calibrate
@@ -15,6 +16,7 @@ from judging.models import Calibration, Gate, GateOutcome, InboxAnswer, JudgedTa
 from tagging.actions import review
 from tagging.actions.runs import NotNow
 from tagging.models import ImageAsset, ImageTag, TagCount, TagEdit
+from tests.tagging.pages import signed_in
 from tests.tagging.world import collection, person
 
 from .world import judge, recipe, run, sha
@@ -365,3 +367,43 @@ def test_sweeping_calibrates_judges_that_have_news(scripted, monkeypatch):
     calibrating.sweep()
     assert rung == []
     assert JudgeVerdict.objects.count() == N
+
+
+def test_a_gate_that_only_rejects_says_what_it_saves(scripted):
+    """Images with nothing but wrong tags: with a closed accept band they alone are settled."""
+    from judging.judges import gate as bands
+
+    trip, _, profile, _ = reviewed_world()
+    more = run(trip, {f"bad{i}.jpg": ["cat", "car"] for i in range(30)}, of=recipe("other"))
+    run_job(start_job(profile.current, runs=[more]).pk)
+    figures = calibrate(profile.current).figures
+    told = bands.told(figures, bands.Thresholds(None, 0.05))
+    assert (told.images, told.settled) == (120, 30)
+    assert told.text().startswith("saves 25 % of reviews, of what it rejects 0 % is right (0–")
+    assert bands.told(figures, bands.Thresholds(None, None)).text() == "saves 0 % of reviews"
+    page = signed_in("viewer").get(profile.get_absolute_url(), {"accept": "closed", "reject": "0.05"}).content.decode()
+    assert "saves 25 % of reviews, of what it rejects" in page
+
+
+def test_the_review_page_opens_what_a_decision_is_worth_most_on(scripted):
+    """Judge's doubt, then disagreement of models, then rare tags: through the page that people open."""
+    names = {"plain.jpg": GOOD, "rare.jpg": [*GOOD, "zeppelin"], "split.jpg": GOOD}
+    trip, _, profile, _ = reviewed_world(more=names)
+    names["doubt.jpg"] = []  # of which the judge can say nothing
+    save_gate(trip, profile, enabled=True)  # both bands closed: it only orders
+    run(trip, {"split.jpg": ["boat", "sea"]}, of=recipe("elsewhere"), shown=False)
+    more = run(trip, names, of=recipe("next"))
+    job = run_job(through_gate(trip, more).pk)
+    assert job.n_review == 4
+    worth = dict(ImageAsset.objects.filter(path__in=names).values_list("path", "priority"))
+    assert worth["split.jpg"] > worth["plain.jpg"]
+    assert worth["rare.jpg"] > worth["plain.jpg"]
+    order = sorted(names, key=lambda name: -worth[name])
+    assert order[0] == "doubt.jpg"
+    assert order[-1] == "plain.jpg"
+    client = signed_in("reviewer")
+    for name in order:
+        opened = client.get(reverse("tagging:queue", args=[trip.slug]), follow=True)
+        image = ImageAsset.objects.get(path=name)
+        assert opened.redirect_chain[-1][0].startswith(reverse("tagging:review", args=[image.pk]))
+        review.decide(image.pk, by=person(f"of {name}", "reviewer"), door="review", review="reviewed")
