@@ -202,6 +202,12 @@ def database(n: int, entries: int) -> None:
             {"thresholds": {"general": 0.38, "character": 0.38}},
             [{"text": "tag 00003", "match": "exact"}],
         )
+        measure(
+            "twelve common words banned",
+            run,
+            {"thresholds": {"general": 0.38, "character": 0.38}},
+            [{"text": f"tag {i:05}", "match": "exact"} for i in range(12)],
+        )
         measure("a forced word (the ordinary way)", run, {"forced": ["photo"]}, [])
 
 

@@ -26,6 +26,8 @@ def standing(text: str) -> list[str]:
 
 def differences(old: str, new: str, names: Sequence[str]) -> Differences:
     """What differs. `names` are `standing(new)`."""
+    if old == "[]":
+        return Differences(0, list(set(names)), [])
     was, now = old[2:-2].split(_BETWEEN), new[2:-2].split(_BETWEEN)
     gone, come = set(was), set(now)
     if len(gone) == len(was) and len(come) == len(now):

@@ -12,7 +12,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from prompts import actions as prompts
-from tagging.actions import policies, previews, recompute
+from tagging.actions import counts, policies, previews, recompute
 from tagging.actions.recipes import ChannelSpec, get_recipe
 from tagging.actions.runs import NotNow
 from tagging.actions.setup import ensure_default_adapter
@@ -30,8 +30,11 @@ from tagging.models import (
     ProposalRevision,
     RecomputeJob,
     Run,
+    Tag,
+    TagAlias,
     TagCount,
 )
+from tagging.policy.text import tag_key
 
 
 @pytest.fixture(autouse=True)
@@ -297,3 +300,44 @@ def test_the_command_recomputes_and_says_what_changed(run, labels):
 def test_the_command_answers_wrong_input_in_a_line(run, args, message):
     with pytest.raises(CommandError, match=message):
         command(*args)
+
+
+def test_thresholds_that_look_at_the_scores_are_asked_for_every_image(run, labels, monkeypatch):
+    kind = adapter_class("photo-lite")
+    seen = []
+
+    def best_only(labels, probabilities, options):
+        seen.append(float(probabilities.max()))
+        return {"general": float(probabilities.max()) - 0.01}
+
+    monkeypatch.setattr(kind, "thresholds", staticmethod(best_only))
+    monkeypatch.setattr(kind, "thresholds_vary", staticmethod(lambda options: True))
+    row = np.zeros(len(labels.names), dtype=np.float32)
+    row[7], row[8] = 0.4, 0.1
+    prediction = Proposal.objects.filter(run=run).last().prediction_id
+    Prediction.objects.filter(pk=prediction).update(scores=PackedScores.pack(row).to_bytes())
+    apply(run, {})
+    assert names(run) == [[labels.names[i]] for i in (0, 1, 2, 3, 4, 7)]
+    assert [round(score, 2) for score in seen] == [0.9] * 5 + [0.4]
+    monkeypatch.setattr(kind, "thresholds_vary", staticmethod(lambda options: False))
+    seen.clear()
+    apply(run, {"banned": ["nothing"]})
+    assert len(seen) == 1
+
+
+def test_a_tag_that_a_person_merged_into_another_is_shown_once_and_counted_right(run, labels):
+    apply(run, {"thresholds": {"general": 0.4}})
+    ids = dict(Tag.objects.values_list("name", "pk"))
+    first, second = ids[labels.names[0]], ids[labels.names[1]]
+    ImageTag.objects.filter(tag=first).delete()
+    Tag.objects.filter(pk=first).delete()
+    TagAlias.objects.create(name=labels.names[0], key=tag_key(labels.names[0]), tag_id=second)
+    vocabulary.forget()
+    counts.rebuild(run.collection)
+    job = apply(run, {"thresholds": {"general": 0.4}, "banned": [labels.names[2]]})
+    assert job.lost == {labels.names[2]: 2}
+    image = ImageAsset.objects.order_by("pk").first()
+    assert list(image.image_tags.values_list("tag_id", "state")) == [(second, ImageTag.State.PROPOSED)]
+    before = sorted(TagCount.objects.exclude(proposed=0).values_list("tag_id", "proposed"))
+    counts.rebuild(run.collection)
+    assert sorted(TagCount.objects.exclude(proposed=0).values_list("tag_id", "proposed")) == before
