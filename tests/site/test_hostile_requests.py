@@ -1,4 +1,4 @@
-"""Wrong requests at every operation of the API, drawn from its schema: whatever is sent, the answer is never "500".
+"""Wrong requests at every operation of the API, drawn from its schema, and at every page: the answer is never "500".
 
 Bodies begin as what the operation takes, about things that are there, and get one to three wrong values, so that they
 come far. The draw is the same each time; IWTAG_TEST_HOSTILE sets how many requests, IWTAG_TEST_SEED another draw.
@@ -9,14 +9,18 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import transaction
 from django.test import Client
+from django.urls import get_resolver
 
 from iwtag_site.api import api
 from judging.actions.arena import Bout, vote
@@ -233,8 +237,74 @@ class Drawn:
 
 
 def _quoted(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return quote(text[:1500].encode("utf-8", "surrogatepass"), safe="")
+    return quote(_as_text(value)[:1500].encode("utf-8", "surrogatepass"), safe="")
+
+
+#: What pages are asked with, and what their forms send.
+NAMES = """
+collection before after cursor q metric axis a b
+of length from n accept reject judge run image
+tag verb name why scope bout answer note sort
+slug batch policy adapter sample stage kind rule rules
+rows review enabled max_calls template system response_schema word wordlist
+message text recipe do prompt_version share target audit_share accept_at
+runs others experiment format seed filter base
+""".split()
+
+
+def pages(resolver: Any = None, before: str = "") -> Iterator[str]:
+    """Routes of the pages, with their arguments in angle brackets."""
+    for pattern in (resolver or get_resolver()).url_patterns:
+        route = before + str(pattern.pattern)
+        if hasattr(pattern, "url_patterns"):
+            if route not in ("admin/", "api/"):
+                yield from pages(pattern, route)
+        elif "logout" not in route:
+            yield f"/{route}"
+
+
+@pytest.mark.django_db
+def test_no_page_is_answered_with_500(fake, scripted, caplog):  # noqa: F811
+    world = World(fake)
+    client = Client(raise_request_exception=False)
+    client.force_login(User.objects.get(username="ann"))
+    rng, routes, failed = random.Random(SEED), sorted(set(pages())), {}
+    ids = [value for values in world.values.values() for value in values if isinstance(value, int)]
+    answers: Counter[int] = Counter()
+
+    def argument(found: re.Match[str]) -> str:
+        kind, _, name = found[1].rpartition(":")
+        if kind == "int":
+            return str(rng.choice([*world.values.get(name, ids), 10**20 if rng.random() < 0.1 else 1]))
+        return _quoted(rng.choice(["trip", "fake", "p", "no-go", "strict", world.values["judge"][0], "pause", "start"]))
+
+    for _ in range(REQUESTS):
+        route = rng.choice(routes)
+        address = re.sub(r"<([^>]+)>", argument, route)
+        sent = {name: rng.choice(WRONG) for name in rng.sample(NAMES, rng.choice((0, 2, 5, 20)))}
+        sent |= {n: rng.choice(world.values[n]) for n in rng.sample(NAMES, 8) if n in world.values}
+        text = {n: _as_text(value) for n, value in sent.items()}
+        caplog.clear()
+        with transaction.atomic():
+            if rng.random() < 0.5:
+                answer = client.get(f"{address}?{'&'.join(f'{n}={_quoted(v)}' for n, v in text.items())}")
+            else:
+                form = "&".join(f"{n}={_quoted(v)}" for n, v in text.items())
+                answer = client.post(address, form, content_type="application/x-www-form-urlencoded")
+            if answer.streaming:
+                b"".join(answer.streaming_content)
+            transaction.set_rollback(True)
+        answers[answer.status_code] += 1
+        if answer.status_code >= 500:
+            raised = [r.exc_info[1] for r in caplog.records if r.exc_info]
+            failed.setdefault(f"{answer.request['REQUEST_METHOD']} {route}: {raised[:1]!r}"[:400], repr(sent)[:900])
+    print(sorted(answers.items()))
+    assert failed == {}
+    assert answers[200] > REQUESTS // 20, "they get nowhere"
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 @pytest.mark.django_db
