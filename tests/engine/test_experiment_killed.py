@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from .installation import Installation, family, kill, until
+from .installation import Installation, family, kill, postgres_database, redis_database, until
 
 pytestmark = pytest.mark.cluster
 
@@ -57,7 +57,21 @@ def cells(site: Installation) -> int:
 
 @pytest.mark.parametrize("how", ["all", "race"])
 def test_killed_in_mid_experiment_ends_with_the_same_table(sqlite: Installation, how):
-    site = sqlite
+    killed_in_the_middle(sqlite, how)
+
+
+@pytest.mark.postgres
+@pytest.mark.redis
+def test_the_same_on_postgresql_with_the_queue_in_redis(tmp_path, migrated_postgres):
+    with postgres_database(migrated_postgres) as database, redis_database() as broker:
+        site = Installation(tmp_path, database, broker)
+        try:
+            killed_in_the_middle(site, "all")
+        finally:
+            site.close()
+
+
+def killed_in_the_middle(site: Installation, how: str) -> None:
     options = json.dumps({**BEHAVIOUR, "log": str(site.calls)})
     experiment = int(site.python("-c", SEED, options, how))
     for wanted in (10, 60, 150):
