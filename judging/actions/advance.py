@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import DatabaseError, close_old_connections, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
@@ -99,7 +99,8 @@ def _keep(experiment: Experiment, **values: Any) -> None:
 
 def _let_go(experiment: Experiment) -> None:
     """Another may take it at once; where the database stays away, the lease runs out by itself."""
-    close_old_connections()
+    if not connection.in_atomic_block:
+        connection.close_if_unusable_or_obsolete()
     with contextlib.suppress(DatabaseError):
         _held(experiment).update(owner="", lease_until=None)
 

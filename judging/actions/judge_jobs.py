@@ -13,7 +13,7 @@ from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.exceptions import ValidationError
-from django.db import DatabaseError, close_old_connections, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
@@ -224,7 +224,8 @@ def run_job(job_id: int, *, seconds: float | None = None, report: Callable[[Judg
         _held(job).update(owner="", lease_until=None)
         raise
     except DatabaseError:  # what was not written is done again, as soon as the database answers
-        close_old_connections()
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
         with contextlib.suppress(DatabaseError):
             _held(job).update(owner="", lease_until=None)
         raise
