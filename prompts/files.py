@@ -29,7 +29,8 @@ from typing import Any
 
 import yaml
 
-from .rendering import PromptError, TemplateProblem, from_taggui
+from .rendering import PromptError, TemplateProblem
+from .taggui import from_taggui
 
 ENDINGS = (".md", ".txt", ".jinja", ".j2")
 MAX_BYTES = 1_000_000

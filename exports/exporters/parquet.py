@@ -18,7 +18,7 @@ from .reading import NO_SCORE, SCALE, TAG_BITS, TAG_SHIFT, DetailedRecord, Recor
 
 ROW_GROUP = 50_000
 REPEATED = ["rating", "tags.list.element", "source.list.element"]  # a dictionary of what is unique only costs
-INSTALL = 'pip install "pyarrow>=21" (or iwtag with the extra: pip install "iwtag[parquet]")'
+INSTALL = "in iwtag's folder: .venv/bin/pip install '.[parquet]'"
 
 
 def arrow(name: str = "pyarrow") -> Any:

@@ -18,30 +18,16 @@ from django.core.exceptions import ValidationError
 from django.db import DataError, transaction
 from django.utils import timezone
 
-from prompts.models import Prompt, PromptVersion, Wordlist, WordlistVersion, digest
+from prompts.models import digest
 from tagging.actions.many import Wish, decide_many
 from tagging.actions.tags import resolve_tags
-from tagging.models import (
-    Channel,
-    Chunk,
-    Collection,
-    ImageAsset,
-    ImageTag,
-    ModelAdapter,
-    Policy,
-    PolicyVersion,
-    Prediction,
-    Proposal,
-    Recipe,
-    Run,
-    Tag,
-    TagAlias,
-)
+from tagging.models import Chunk, Collection, ImageAsset, ImageTag, Prediction, Proposal, Recipe, Run, Tag, TagAlias
 
 from ..bundles import FORMAT, PREDICTION, VERSION
 from ..images import MAX_IMAGES
 from ..models import Experiment, ExperimentRecipe, ExperimentRun
 from ..models.experiments import pack
+from .bundle_recipes import recipe_of
 
 DOOR = "import"
 _STEP = 200
@@ -112,7 +98,7 @@ def _import(
         )  # fmt: skip
     user = by if isinstance(by, User) and by.is_authenticated else None
     _vocabulary(header["words"])
-    recipes = [_recipe(row["recipe"], user) for row in header["rows"]]
+    recipes = [recipe_of(row["recipe"], user) for row in header["rows"]]
     experiment = _experiment(header, collection, recipes, found, there, user)
     rows = _rows(experiment, header["rows"], recipes)
     _runs(experiment, rows, found, there, user)
@@ -146,98 +132,6 @@ def _vocabulary(words: Mapping[str, Any]) -> None:
 
 def _is_tag(key: str) -> bool:
     return Tag.objects.filter(key=key).exists()
-
-
-# -- recipes ----------------------------------------------------------------------------------------------------------
-def _recipe(given: Mapping[str, Any], by: User | None) -> Recipe:
-    """The recipe of that key; made of its parts where it is not here."""
-    there = Recipe.objects.filter(key=given["key"]).first()
-    if there is not None:
-        return there
-    recipe = Recipe.objects.create(
-        key=str(given["key"])[:64],
-        name=str(given["name"])[:160],
-        combine=given["combine"],
-        policy_version=_policy(given["policy"]),
-        created_by=by,
-    )
-    for channel in given["channels"]:
-        Channel.objects.create(
-            recipe=recipe,
-            position=channel["position"],
-            name=channel["name"],
-            role=channel["role"],
-            adapter=_adapter(channel["adapter"], channel["config"]),
-            adapter_config=channel["config"],
-            options=channel["options"],
-            variables=channel["variables"],
-            prompt_version=_prompt(channel["prompt"]),
-        )
-    return recipe
-
-
-def _adapter(given: Mapping[str, Any], config: Mapping[str, Any]) -> ModelAdapter:
-    """A model of the same kind, source, revision and quantization; else a row for it that is switched off."""
-    same = {name: config.get(name, "") for name in ("kind", "source", "revision", "quantization")}
-    there = ModelAdapter.objects.filter(**same).order_by("-enabled", "pk").first()
-    if there is not None:
-        return there
-    slug, n = str(given["slug"])[:70], 1
-    free = slug
-    while ModelAdapter.objects.filter(slug=free).exists():
-        n += 1
-        free = f"{slug}-{n}"
-    return ModelAdapter.objects.create(
-        **same, slug=free, label=str(given["label"])[:120], enabled=False, note="Came with an imported experiment."
-    )
-
-
-def _prompt(given: Mapping[str, Any] | None) -> PromptVersion | None:
-    if given is None:
-        return None
-    there = PromptVersion.objects.filter(digest=given["digest"]).order_by("pk").first()
-    if there is not None:
-        return there
-    defaults = {"name": str(given["name"])[:120], "task": given["task"]}
-    prompt, _ = Prompt.objects.get_or_create(slug=str(given["slug"])[:80], defaults=defaults)
-    return PromptVersion.objects.create(
-        prompt=prompt,
-        system=given["system"],
-        template=given["template"],
-        response_schema=given["response_schema"],
-        message=(given["message"] or "Came with an imported experiment.")[:200],
-    )
-
-
-def _policy(given: Mapping[str, Any]) -> PolicyVersion:
-    there = PolicyVersion.objects.filter(digest=given["digest"]).order_by("pk").first()
-    if there is not None:
-        return there
-    policy, _ = Policy.objects.get_or_create(slug=str(given["slug"])[:80], defaults={"name": str(given["name"])[:120]})
-    last = policy.current
-    version = PolicyVersion.objects.create(
-        policy=policy,
-        number=last.number + 1 if last else 1,
-        spec=given["spec"],
-        digest=given["digest"],
-        message=(given["message"] or "Came with an imported experiment.")[:200],
-    )
-    version.wordlists.set([_wordlist(one) for one in given["lists"]])
-    return version
-
-
-def _wordlist(given: Mapping[str, Any]) -> WordlistVersion:
-    hashed = digest([given["kind"], given["entries"]])
-    there = WordlistVersion.objects.filter(digest=hashed, wordlist__kind=given["kind"]).order_by("pk").first()
-    if there is not None:
-        return there
-    defaults = {"name": str(given["name"])[:120], "kind": given["kind"]}
-    wordlist, _ = Wordlist.objects.get_or_create(slug=str(given["slug"])[:80], defaults=defaults)
-    if wordlist.kind != given["kind"]:
-        wordlist = Wordlist.objects.create(slug=f"{wordlist.slug[:60]}-{hashed[:8]}", **defaults)
-    return WordlistVersion.objects.create(
-        wordlist=wordlist, entries=given["entries"], message="Came with an imported experiment."
-    )
 
 
 # -- the experiment and its runs --------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from prompts.models import WordlistVersion
-from prompts.rendering import PromptError, RenderContext, render
+from prompts.rendering import PromptError, render
+from prompts.values import RenderContext
 from tagging.adapters.base import AdapterError, ModelUnavailable
 from tagging.engine.asking import Item, ask
 from tagging.engine.calls import Call

@@ -341,7 +341,8 @@ def _torch() -> Any:
         import torch
     except ImportError as error:
         raise ModelUnavailable(
-            "torch is not installed. Install the extra for it: pip install 'iwtag[vlm]', or take an ONNX export."
+            "torch is not installed. Install the extra for it: "
+            ".venv/bin/pip install '.[vlm]' in iwtag's folder, or take an ONNX export."
         ) from error
     return torch
 

@@ -14,7 +14,8 @@ from pydantic import Field
 from prompts import actions
 from prompts.files import MAX_BYTES, PromptFile, from_imageworks, read, write
 from prompts.models import Prompt, PromptVersion, Wordlist
-from prompts.rendering import VARIABLES, PromptError, TemplateProblem, check_template, free_variables, from_taggui
+from prompts.rendering import VARIABLES, PromptError, TemplateProblem, check_template, free_variables
+from prompts.taggui import from_taggui
 from prompts.transfer import as_file, import_prompts
 
 from .auth import allow

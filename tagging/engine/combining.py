@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
-from prompts.rendering import TagValue
+from prompts.values import TagValue
 
 from ..adapters.base import ModelUnavailable, PackedScores, Reply, ScoredTag
 from ..models import Channel, ChannelResult, Run

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from prompts.models import WordlistVersion
-from prompts.rendering import ImageValues, RenderContext, TagValue
+from prompts.values import ImageValues, RenderContext, TagValue
 
 from ..imaging import load
 from ..models import ImageAsset, ImageTag, Proposal, Run

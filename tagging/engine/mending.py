@@ -12,7 +12,7 @@ from . import memory
 EXTRAS = {
     **dict.fromkeys(
         ("torch", "transformers", "accelerate", "sentencepiece", "num2words", "torchvision"),
-        "Install the extra for local models: pip install 'iwtag[vlm]'",
+        "Install the extra for local models: .venv/bin/pip install '.[vlm]' in iwtag's folder",
     ),
     "bitsandbytes": "pip install bitsandbytes (it needs an NVIDIA card), or set the model's quantization to 'none'",
     "onnxruntime": "pip install onnxruntime",

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
-from prompts.rendering import PromptError, RenderContext, names_used, render
+from prompts.rendering import PromptError, names_used, render
+from prompts.values import RenderContext
 
 from ..adapters.base import ModelUnavailable, PackedScores, Reply, Request, ScoredTag
 from ..models import Channel, ImageAsset, ModelAdapter, Prediction, Run

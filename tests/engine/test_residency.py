@@ -333,7 +333,7 @@ def test_a_failed_load_is_told_on_the_run_and_remembered_with_the_model(runs, mo
     worker.drain("gpu")
     run.refresh_from_db()
     assert run.state == "failed"
-    assert "pip install 'iwtag[vlm]'" in run.error
+    assert "pip install '.[vlm]'" in run.error
     row = ModelAdapter.objects.get(slug="fake-a")
     assert row.last_error == run.error
     monkeypatch.undo()

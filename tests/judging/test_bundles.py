@@ -106,9 +106,10 @@ def test_a_prompt_and_a_policy_come_along(written, fake):
     Channel.objects.filter(pk=channel.pk).delete()
     recipe.delete()
     prompt.delete()
-    from judging.actions.bundles import _recipe
 
-    again = _recipe(content, None)
+    from judging.actions.bundle_recipes import recipe_of
+
+    again = recipe_of(content, None)
     assert bundles.recipe_content(again) == content
     assert again.policy_version == default_policy_version()
     assert trip.pk

@@ -6,17 +6,9 @@ import json
 
 import pytest
 
-from prompts.rendering import (
-    ImageValues,
-    PromptError,
-    RenderContext,
-    TagValue,
-    check_template,
-    free_variables,
-    from_taggui,
-    render,
-    wordlists_used,
-)
+from prompts.rendering import PromptError, check_template, free_variables, render, wordlists_used
+from prompts.taggui import from_taggui
+from prompts.values import ImageValues, RenderContext, TagValue
 
 CONTEXT = RenderContext(
     image=ImageValues("IMG_1.jpg", "2024/sea", "Holidays", "2024-05-01 10:00"),

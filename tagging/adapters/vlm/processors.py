@@ -105,7 +105,8 @@ def without_video(transformers: Any, folder: Folder, arguments: dict[str, Any]) 
     if wanted is None or "get_attributes" not in dir(wanted):  # a stand-in that only says what is missing
         raise ModelUnavailable(
             f"{folder.model or folder.path.name} ({kind}) prepares its pictures with torchvision, which is missing or "
-            "does not fit this torch. Install the torchvision of the same release as torch: pip install 'iwtag[vlm]'"
+            "does not fit this torch. Install the torchvision of the same release as torch: "
+            ".venv/bin/pip install '.[vlm]' in iwtag's folder"
         )
 
     class PicturesOnly(wanted):  # type: ignore[misc, valid-type]  # the class is found at run time

@@ -20,7 +20,7 @@ from .source import Folder, first_line, stored_dtype
 #: What a row may say; "cuda:1" is the second card.
 DEVICES = ("auto", "cpu", "cuda", "cuda:0", "cuda:1", "cuda:2", "cuda:3", "mps")
 QUANTIZATIONS = ("none", "8bit", "4bit")
-INSTALL = "Install the extra for local vision-language models: pip install 'iwtag[vlm]'"
+INSTALL = "Install the extra for local vision-language models: .venv/bin/pip install '.[vlm]' in iwtag's folder"
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,2})?")
 _OUT_OF_MEMORY = (
     "out of memory", "not enough memory", "cannot allocate memory", "can't allocate memory", "bad alloc", "bad_alloc",
@@ -252,7 +252,8 @@ def load_error(folder: Folder, error: BaseException, estimate: memory.Estimate |
     if "torchvision" in whole:
         return ModelUnavailable(
             f"{name} prepares its pictures with torchvision, which is missing or does not fit this torch ({text}). "
-            "Install the torchvision of the same release as torch: pip install 'iwtag[vlm]'"
+            "Install the torchvision of the same release as torch: "
+            ".venv/bin/pip install '.[vlm]' in iwtag's folder"
         )
     if isinstance(error, ImportError):
         return ModelUnavailable(f"{name} needs another package: {text}. {INSTALL}, or the package that is named.")

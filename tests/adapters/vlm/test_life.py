@@ -277,7 +277,7 @@ def test_without_the_extra_the_mend_is_to_install_it(checkpoint, monkeypatch):
         importlib.util, "find_spec", lambda name, *a: None if name == "transformers" else real(name, *a)
     )
     adapter = build(checkpoint("llava"))
-    assert "iwtag[vlm]" in adapter.check()[0].mend
+    assert ".[vlm]" in adapter.check()[0].mend
     with pytest.raises(ModelUnavailable, match=r"iwtag\[vlm\]"):
         adapter.load()
 
