@@ -2,7 +2,8 @@
 
     python scripts/screenshots.py http://127.0.0.1:8000 admin PASSWORD OUT [--all]
 
-Without --all: home, grid, review and admin at 1280 × 800, light. With it: more pages, 390 px, and dark too.
+Without --all: what docs/screenshots holds, at 1280 × 800, light. With it: all pages, 390 px, and dark too.
+Pages of experiments are those of the first one; without one they are left out.
 Needs the development packages and a Chromium (IWTAG_CHROMIUM, default /usr/bin/chromium).
 """
 
@@ -12,9 +13,10 @@ import argparse
 import os
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-DOCS = ("home", "grid", "review", "admin")
+DOCS = ("home", "grid", "review", "models", "workbench", "experiment", "matrix", "curves", "admin")
 
 
 def addresses(page: Page, base: str) -> dict[str, str]:
@@ -23,6 +25,9 @@ def addresses(page: Page, base: str) -> dict[str, str]:
     grid = page.locator("a[href*='/c/']").first.get_attribute("href") or "/"
     page.goto(base + grid)
     review = page.locator("a[href*='/images/']").first.get_attribute("href") or "/"
+    page.goto(f"{base}/judging/experiments/")
+    first = page.locator("a[id^='experiment-']").last
+    experiment = first.get_attribute("href") if first.count() else None
     return {
         "home": "/",
         "grid": grid,
@@ -37,7 +42,29 @@ def addresses(page: Page, base: str) -> dict[str, str]:
         "admin-index": "/admin/",
         "admin-run": "/admin/tagging/run/",
         "admin-tag": "/admin/tagging/tag/",
-    }
+        "imports": "/exports/imports/",
+        "workbench": "/workbench/",
+        "prompts": "/prompts/",
+        "wordlists": "/wordlists/",
+        "policies": "/policies/",
+        "recipes": "/recipes/",
+        "labels": "/labels/",
+        "models": "/models/",
+        "judges": "/judging/judges/",
+        "experiments": "/judging/experiments/",
+        "new-experiment": "/judging/experiments/new/",
+    } | (
+        {
+            "experiment": experiment,
+            "matrix": f"{experiment}matrix/",
+            "curves": f"{experiment}curves/",
+            "sides": f"{experiment}sides/",
+            "arena": f"{experiment}arena/",
+            "together": f"{experiment}together/",
+        }
+        if experiment
+        else {}
+    )
 
 
 def main() -> None:
@@ -70,7 +97,12 @@ def main() -> None:
                 page.goto(options.base + path)
                 page.wait_for_load_state("networkidle")
                 suffix = f"-{width}-{scheme}" if options.all else ""
-                page.screenshot(path=options.out / f"{name}{suffix}.png")
+                picture = options.out / f"{name}{suffix}.png"
+                page.screenshot(path=picture)
+                if not options.all:  # for a page of documentation 256 colours are enough
+                    Image.open(picture).convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(
+                        picture, optimize=True
+                    )
             context.close()
         browser.close()
 

@@ -49,7 +49,8 @@ class ChatModel(VisionLanguage):
         "LLaVA 1.5, NeXT and OneVision, Qwen2-VL, Qwen2.5-VL, Qwen3-VL, InternVL, SmolVLM, Idefics, Gemma 3 and 4, "
         "PaliGemma, Mllama, Pixtral, Mistral 3, Phi-4-multimodal and others.",
         weights="A hub id (Qwen/Qwen2.5-VL-7B-Instruct), a folder, or a name in IWTAG_MODELS_DIRS, with config.json, "
-        "the .safetensors, the tokenizer's and the processor's files. Extra: .venv/bin/pip install '.[vlm]' in iwtag's folder.",
+        "the .safetensors, the tokenizer's and the processor's files. Extra: "
+        ".venv/bin/pip install '.[vlm]' in iwtag's folder.",
         licence="Each model has its own: Apache-2.0 for many (Qwen2.5-VL 7B, SmolVLM, Pixtral), MIT (Phi-4), Gemma, "
         "Llama "
         "and Qwen research licences with conditions. Read the model's page.",
