@@ -18,7 +18,7 @@ from .reading import NO_SCORE, SCALE, TAG_BITS, TAG_SHIFT, DetailedRecord, Recor
 
 ROW_GROUP = 50_000
 REPEATED = ["rating", "tags.list.element", "source.list.element"]  # a dictionary of what is unique only costs
-INSTALL = "in iwtag's folder: .venv/bin/pip install '.[parquet]'"
+INSTALL = "install it in iwtag's folder: .venv/bin/pip install '.[parquet]'"
 
 
 def arrow(name: str = "pyarrow") -> Any:
@@ -26,7 +26,7 @@ def arrow(name: str = "pyarrow") -> Any:
     try:
         return import_module(name)
     except ImportError:
-        raise ExportError(f"Parquet needs the package pyarrow, which is not installed here: {INSTALL}") from None
+        raise ExportError(f"Parquet needs the package pyarrow, which is not here: {INSTALL}") from None
 
 
 class ParquetOptions(ExportOptions):

@@ -147,7 +147,7 @@ def test_without_pyarrow_the_mend_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     exporter = get_exporter(holiday(), "parquet")
     assert "pip install" in exporter.plan().problems[0]
-    with pytest.raises(ExportError, match=r"iwtag\[parquet\]"):
+    with pytest.raises(ExportError, match=r"\.\[parquet\]"):
         next(exporter.stream())
 
 

@@ -278,7 +278,7 @@ def test_without_the_extra_the_mend_is_to_install_it(checkpoint, monkeypatch):
     )
     adapter = build(checkpoint("llava"))
     assert ".[vlm]" in adapter.check()[0].mend
-    with pytest.raises(ModelUnavailable, match=r"iwtag\[vlm\]"):
+    with pytest.raises(ModelUnavailable, match=r"\.\[vlm\]"):
         adapter.load()
 
 
