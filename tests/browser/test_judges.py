@@ -12,6 +12,7 @@ from playwright.sync_api import Page, expect
 
 from judging.actions.calibrating import calibrate
 from judging.actions.judge_jobs import run_job, start_job
+from judging.actions.judges import change
 from judging.models import Gate, InboxAnswer, JudgeJob, JudgeProfile
 from tagging.models import Collection, ImageAsset, ImageTag, Run
 from tests.judging.judges import conftest as judges
@@ -197,3 +198,18 @@ def test_disagreements_are_answered_both_ways(
     assert mended.state in ImageTag.POSITIVE
     page.reload()
     expect(page.locator("main")).to_contain_text("Nothing to settle")
+
+
+@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["1280", "390"])
+def test_two_wordings_are_put_beside_each_other(
+    open_page: OpenPage, trip: Trip, measured: JudgeProfile, curator: User, viewport: dict[str, int]
+) -> None:
+    change(measured, rubric="Cats count only when the whole animal is seen.")
+    page = open_page(measured.get_absolute_url(), curator, viewport)
+    page.get_by_role("link", name="Does the new wording help?").click()
+    page.wait_for_url("**/wording/")
+    expect(page.locator(".rubric-change")).to_contain_text("+ Cats count only")
+    looks_right(page)
+    page.get_by_role("button", name="The 30 % to measure").click()
+    page.wait_for_url(re.compile(r"/judges/jobs/\d+/$"))
+    assert JudgeJob.objects.latest("pk").part == "held"
