@@ -15,7 +15,7 @@ from tagging.api.auth import allow
 from tagging.api.errors import Conflict, Problem
 from tagging.api.listing import Cursor, Limit, Listing, by_id
 from tagging.api.router import Router
-from tagging.models import Collection
+from tagging.models import Collection, Recipe
 
 from . import changes, in_place
 from .models import ExportEntry, ExportJob
@@ -174,7 +174,7 @@ def undo(request: HttpRequest, export_id: int, payload: ExportUndoIn) -> object:
 
 @router.post(
     "/recipes/{recipe_id}/undo",
-    response={202: list[ExportStepOut], 409: Problem},
+    response={202: list[ExportStepOut], 404: Problem, 409: Problem},
     summary="Take back everything by one recipe",
     operation_id="undo_exports_of_recipe",
 )
@@ -182,6 +182,7 @@ def undo_recipe(request: HttpRequest, recipe_id: int, collection: str = "") -> o
     """In every export (or those of one collection, by its slug) that has something by it in force, newest first, in the
     background; the jobs. 409 when there is nothing, or one of them is at work. Needs the role curator."""
     allow(request, "curate", "run")
+    get_object_or_404(Recipe, pk=recipe_id)
     only = Collection.objects.filter(slug=collection).first() if collection else None
     if collection and only is None:
         raise ValidationError({"collection": f"There is no collection {collection!r}."})

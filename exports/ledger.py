@@ -348,7 +348,7 @@ def settle(job: ExportJob | None = None) -> int:
         else:
             entry.state = State.FAILED
             entry.error = "interrupted, and changed by another program since: look at the file"
-    save(entries, moves)
-    for folder, ours in folders:
+    for folder, ours in folders:  # first: once the rows are settled, nobody looks for what a second crash left
         safe_write.sweep(folder, ours)
+    save(entries, moves)
     return len(entries)

@@ -227,7 +227,7 @@ def test_votes_give_pairs_where_they_are_asked_for():
         Proposal.objects.create(run=run, image=one, state="ok", tags=[*tags, dropped], caption=caption)
     voted(one, good, bad)
     voted(one, bad, good, judge="pair-judge v1")
-    voted(one, good, bad, winner="tie", judge="pair-judge v1", flipped=True)
+    voted(one, good, bad, winner="tie", judge="other-judge v1", flipped=True)
     assert pairs(c) == []
     found = [(p["source"], p["kind"], p["chosen"], p["rejected"]) for p in pairs(c, votes="people")]
     assert found == [("vote", "tags", "dog, ball", "cow"), ("vote", "caption", "A dog", "A cow")]
