@@ -24,7 +24,7 @@ from django.utils import timezone
 from pydantic import ValidationError as OptionsError
 
 from tagging import queue
-from tagging.engine.owners import owner_alive, owner_id
+from tagging.engine import job_leases
 from tagging.filters import ImageFilter
 from tagging.forms import messages_of
 from tagging.models import Collection
@@ -200,8 +200,7 @@ def sweep() -> None:
 
 def held(job: ExportJob) -> bool:
     """True while somebody who lives works on it."""
-    alive = owner_alive(job.owner) if job.owner else False
-    return alive is not False and bool(job.lease_until and job.lease_until > timezone.now())
+    return job_leases.alive(job)
 
 
 def _claim(job_id: int) -> ExportJob | None:
@@ -209,15 +208,7 @@ def _claim(job_id: int) -> ExportJob | None:
     job = ExportJob.objects.select_related("collection").filter(pk=job_id, state__in=OPEN).first()
     if job is None or (job.state == State.RUNNING and held(job)):
         return None
-    ours = ExportJob.objects.filter(pk=job.pk, token=job.token, state=job.state).update(
-        state=State.RUNNING,
-        owner=owner_id(),
-        token=job.token + 1,
-        lease_until=timezone.now() + LEASE,
-        n_rows=0,
-        error="",
-    )
-    if not ours:
+    if not job_leases.take(job, LEASE, where={"state": job.state}, state=State.RUNNING, n_rows=0, error=""):
         return None
     job.refresh_from_db()
     return job
@@ -225,7 +216,7 @@ def _claim(job_id: int) -> ExportJob | None:
 
 def report(job: ExportJob, **values: Any) -> None:
     """One fenced write; it renews the lease. Stopped once the job is lost."""
-    ours = ExportJob.objects.filter(pk=job.pk, token=job.token, state=State.RUNNING)
+    ours = job_leases.ours(job, state=State.RUNNING)
     if not ours.update(**{"lease_until": timezone.now() + LEASE, **values}):
         raise Stopped
 

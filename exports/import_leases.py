@@ -10,7 +10,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from tagging import queue
-from tagging.engine.owners import owner_alive, owner_id
+from tagging.engine import job_leases
 
 from .import_models import ImportJob
 
@@ -25,8 +25,7 @@ class Stopped(Exception):
 
 def held(job: ImportJob) -> bool:
     """True while somebody who lives works on it."""
-    alive = owner_alive(job.owner) if job.owner else False
-    return alive is not False and bool(job.lease_until and job.lease_until > timezone.now())
+    return job_leases.alive(job)
 
 
 def claim(job_id: int) -> ImportJob | None:
@@ -34,14 +33,7 @@ def claim(job_id: int) -> ImportJob | None:
     job = ImportJob.objects.select_related("collection").filter(pk=job_id, state__in=ImportJob.OPEN).first()
     if job is None or (job.state == State.RUNNING and held(job)):
         return None
-    ours = ImportJob.objects.filter(pk=job.pk, token=job.token, state=job.state).update(
-        state=State.RUNNING,
-        owner=owner_id(),
-        token=job.token + 1,
-        lease_until=timezone.now() + LEASE,
-        error="",
-    )
-    if not ours:
+    if not job_leases.take(job, LEASE, where={"state": job.state}, state=State.RUNNING, error=""):
         return None
     job.refresh_from_db()
     return job
@@ -49,7 +41,7 @@ def claim(job_id: int) -> ImportJob | None:
 
 def report(job: ImportJob, **values: Any) -> None:
     """One fenced write; it renews the lease. Stopped once the job is lost."""
-    ours = ImportJob.objects.filter(pk=job.pk, token=job.token, state=State.RUNNING)
+    ours = job_leases.ours(job, state=State.RUNNING)
     if not ours.update(**{"lease_until": timezone.now() + LEASE, **values}):
         raise Stopped
 

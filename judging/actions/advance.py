@@ -16,13 +16,13 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import DatabaseError, connection, transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from tagging import queue
 from tagging.actions.costs import prices
 from tagging.actions.runs import start_run
-from tagging.engine.owners import owner_alive, owner_id
+from tagging.engine import job_leases
 from tagging.models import Channel, ImageAsset, Run
 
 from .. import board as boards
@@ -70,23 +70,13 @@ def advance(experiment_id: int) -> Experiment | None:
 
 def _claim(pk: int) -> Experiment | None:
     experiment = Experiment.objects.select_related("collection").filter(pk=pk, state=State.RUNNING).first()
-    if experiment is None or _alive(experiment):
+    if experiment is None or job_leases.alive(experiment):
         return None
-    taken = Experiment.objects.filter(pk=pk, token=experiment.token, state=State.RUNNING).update(
-        owner=owner_id(), token=F("token") + 1, lease_until=timezone.now() + LEASE
-    )
-    experiment.token += 1
-    return experiment if taken else None
-
-
-def _alive(experiment: Experiment) -> bool:
-    if not experiment.owner or not experiment.lease_until or experiment.lease_until < timezone.now():
-        return False
-    return owner_alive(experiment.owner) is not False
+    return experiment if job_leases.take(experiment, LEASE, where={"state": State.RUNNING}) else None
 
 
 def _held(experiment: Experiment) -> QuerySet[Experiment]:
-    return Experiment.objects.filter(pk=experiment.pk, token=experiment.token, state=State.RUNNING)
+    return job_leases.ours(experiment, state=State.RUNNING)
 
 
 def _keep(experiment: Experiment, **values: Any) -> None:
@@ -313,5 +303,5 @@ def sweep() -> None:
     for pk in waiting.order_by("pk").values_list("pk", flat=True):
         queue.defer(TASK, pk)
     for experiment in Experiment.objects.filter(state=State.RUNNING).exclude(owner=""):
-        if not _alive(experiment):
+        if not job_leases.alive(experiment):
             queue.defer(TASK, experiment.pk)

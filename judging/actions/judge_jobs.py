@@ -21,7 +21,7 @@ from tagging import queue
 from tagging.actions.runs import NotNow
 from tagging.adapters import registry
 from tagging.adapters.base import ModelUnavailable
-from tagging.engine.owners import owner_alive, owner_id
+from tagging.engine import job_leases
 from tagging.engine.residency import Tired
 from tagging.models import Collection, Run
 
@@ -242,7 +242,7 @@ def run_job(job_id: int, *, seconds: float | None = None, report: Callable[[Judg
 
 def _held(job: JudgeJob) -> Any:
     """The job's row as long as it is ours."""
-    return JudgeJob.objects.filter(pk=job.pk, token=job.token, state=State.RUNNING)
+    return job_leases.ours(job, state=State.RUNNING)
 
 
 def _claim(job_id: int) -> JudgeJob | None:
@@ -250,21 +250,12 @@ def _claim(job_id: int) -> JudgeJob | None:
     job = JudgeJob.objects.select_related(*related).filter(pk=job_id).first()
     if job is None or job.state not in JudgeJob.ACTIVE or _alive(job):
         return None
-    taken = JudgeJob.objects.filter(pk=job.pk, token=job.token, state=job.state).update(
-        state=State.RUNNING, owner=owner_id(), token=F("token") + 1, lease_until=timezone.now() + LEASE, error=""
-    )
-    if not taken:
-        return None
-    job.token += 1
-    job.state = State.RUNNING
-    return job
+    return job if job_leases.take(job, LEASE, where={"state": job.state}, state=State.RUNNING, error="") else None
 
 
 def _alive(job: JudgeJob) -> bool:
     """Does somebody who lives work on it?"""
-    if job.state != State.RUNNING or not job.owner:
-        return False
-    return bool(job.lease_until and job.lease_until > timezone.now()) and owner_alive(job.owner) is not False
+    return job.state == State.RUNNING and job_leases.alive(job)
 
 
 def _finish(job: JudgeJob, state: str, error: str = "") -> None:

@@ -16,12 +16,12 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import F, Q, QuerySet, Sum
+from django.db.models import Q, QuerySet, Sum
 from django.utils import timezone
 
 from tagging import queue
 from tagging.actions.runs import NotNow
-from tagging.engine.owners import owner_alive, owner_id
+from tagging.engine import job_leases
 from tagging.models import Recipe, Run
 
 from .. import board as boards
@@ -63,23 +63,13 @@ def advance_search(search_id: int) -> OvernightSearch | None:
 
 def _claim(pk: int) -> OvernightSearch | None:
     search = OvernightSearch.objects.select_related("collection", "base", "best").filter(pk=pk).first()
-    if search is None or search.state != State.RUNNING or _alive(search):
+    if search is None or search.state != State.RUNNING or job_leases.alive(search):
         return None
-    taken = OvernightSearch.objects.filter(pk=pk, token=search.token, state=State.RUNNING).update(
-        owner=owner_id(), token=F("token") + 1, lease_until=timezone.now() + LEASE
-    )
-    search.token += 1
-    return search if taken else None
-
-
-def _alive(search: OvernightSearch) -> bool:
-    if not search.owner or not search.lease_until or search.lease_until < timezone.now():
-        return False
-    return owner_alive(search.owner) is not False
+    return search if job_leases.take(search, LEASE, where={"state": State.RUNNING}) else None
 
 
 def _held(search: OvernightSearch) -> QuerySet[OvernightSearch]:
-    return OvernightSearch.objects.filter(pk=search.pk, token=search.token, state=State.RUNNING)
+    return job_leases.ours(search, state=State.RUNNING)
 
 
 def _keep(search: OvernightSearch, **values: Any) -> None:
@@ -414,5 +404,5 @@ def sweep() -> None:
     ):
         queue.defer(TASK, search.pk)
     for search in OvernightSearch.objects.filter(state=State.RUNNING).exclude(owner=""):
-        if not _alive(search):
+        if not job_leases.alive(search):
             queue.defer(TASK, search.pk)

@@ -19,8 +19,7 @@ from django.utils import timezone
 from .. import queue
 from ..adapters import known, registry
 from ..adapters.model_files import is_hub_id
-from ..engine import process
-from ..engine.owners import owner_alive, owner_id
+from ..engine import job_leases, process
 from ..models import ModelDownload
 from .runs import NotNow
 
@@ -119,10 +118,7 @@ def claim(job_id: int) -> ModelDownload | None:
     job = ModelDownload.objects.filter(pk=job_id, state__in=ModelDownload.OPEN).first()
     if job is None or alive(job):
         return None
-    taken = ModelDownload.objects.filter(pk=job.pk, token=job.token, state=job.state).update(
-        state=State.RUNNING, owner=owner_id(), token=F("token") + 1, lease_until=timezone.now() + LEASE, error=""
-    )
-    if not taken:
+    if not job_leases.take(job, LEASE, where={"state": job.state}, state=State.RUNNING, error=""):
         return None
     job.refresh_from_db()
     return job
@@ -130,9 +126,7 @@ def claim(job_id: int) -> ModelDownload | None:
 
 def alive(job: ModelDownload) -> bool:
     """Does somebody who lives work on it?"""
-    if job.state != State.RUNNING or not job.owner:
-        return False
-    return bool(job.lease_until and job.lease_until > timezone.now()) and owner_alive(job.owner) is not False
+    return job.state == State.RUNNING and job_leases.alive(job)
 
 
 def spawn(job_id: int) -> None:

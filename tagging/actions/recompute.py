@@ -22,8 +22,7 @@ from django.utils import timezone
 
 from .. import queue
 from ..adapters.base import ModelUnavailable
-from ..engine import reproposing, rewriting, vocabulary
-from ..engine.owners import owner_alive, owner_id
+from ..engine import job_leases, reproposing, rewriting, vocabulary
 from ..engine.propose import compiled_policy
 from ..engine.reproposing import Reproposer
 from ..models import Channel, Collection, PolicyVersion, Proposal, RecomputeJob, Run
@@ -151,28 +150,19 @@ def _without_collector() -> Iterator[None]:
 
 def _held(job: RecomputeJob) -> Any:
     """The job's row as long as it is ours."""
-    return RecomputeJob.objects.filter(pk=job.pk, token=job.token, state=State.RUNNING)
+    return job_leases.ours(job, state=State.RUNNING)
 
 
 def _claim(job_id: int) -> RecomputeJob | None:
     job = RecomputeJob.objects.select_related("run__recipe", "policy_version").filter(pk=job_id).first()
     if job is None or job.state not in RecomputeJob.OPEN or _alive(job):
         return None
-    taken = RecomputeJob.objects.filter(pk=job.pk, token=job.token, state=job.state).update(
-        state=State.RUNNING, owner=owner_id(), token=F("token") + 1, lease_until=timezone.now() + LEASE, error=""
-    )
-    if not taken:
-        return None
-    job.token += 1
-    job.state = State.RUNNING
-    return job
+    return job if job_leases.take(job, LEASE, where={"state": job.state}, state=State.RUNNING, error="") else None
 
 
 def _alive(job: RecomputeJob) -> bool:
     """Does somebody who lives work on it?"""
-    if job.state != State.RUNNING or not job.owner:
-        return False
-    return bool(job.lease_until and job.lease_until > timezone.now()) and owner_alive(job.owner) is not False
+    return job.state == State.RUNNING and job_leases.alive(job)
 
 
 class _Watch:

@@ -15,11 +15,11 @@ from typing import Any
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from .. import queue, watching
-from ..engine.owners import owner_alive, owner_id
+from ..engine import job_leases
 from ..models import Collection, ImageAsset, IngestJob, Proposal, Recipe, Run, Watch
 from . import ingest, labels, runs
 
@@ -145,20 +145,14 @@ def tick(watch_id: int, *, force: bool = False, ring: bool = True) -> Watch | No
 
 def held(watch: Watch) -> bool:
     """True while somebody who lives works on it."""
-    if not watch.owner or not watch.lease_until or watch.lease_until <= timezone.now():
-        return False
-    return owner_alive(watch.owner) is not False
+    return job_leases.alive(watch)
 
 
 def _claim(watch_id: int, force: bool) -> Watch | None:
     found = Watch.objects.select_related("collection", "job", "run", "changed_by").filter(pk=watch_id).first()
     if found is None or found.paused or not (found.enabled or force) or held(found):
         return None
-    ours = Watch.objects.filter(pk=found.pk, token=found.token, paused=False)
-    if not ours.update(token=F("token") + 1, owner=owner_id(), lease_until=timezone.now() + LEASE):
-        return None
-    found.token += 1
-    return found
+    return found if job_leases.take(found, LEASE, where={"paused": False}) else None
 
 
 def _outcome(watch: Watch, last: dict[str, Any], work: Callable[[dict[str, Any]], Mapping[str, Any]]) -> dict[str, Any]:

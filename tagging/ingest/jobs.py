@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import Q
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from ..engine.owners import owner_alive, owner_id
+from ..engine import job_leases
 from ..models import Collection, IngestJob
 
 State = IngestJob.State
@@ -47,10 +47,7 @@ class Tally:
 
 def held(job: IngestJob, now: datetime | None = None) -> bool:
     """True while somebody who lives works on it."""
-    now = now or timezone.now()
-    if job.state != State.RUNNING or not job.owner:
-        return False
-    return bool(job.lease_until and job.lease_until > now) and owner_alive(job.owner) is not False
+    return job.state == State.RUNNING and job_leases.alive(job, now)
 
 
 def claim(job_id: int) -> IngestJob | None:
@@ -64,14 +61,8 @@ def claim(job_id: int) -> IngestJob | None:
         others = IngestJob.objects.filter(collection_id=job.collection_id, state=State.RUNNING).exclude(pk=job.pk)
         if any(held(o, now) or o.pk < job.pk for o in others):
             return None
-        taken = IngestJob.objects.filter(pk=job.pk, token=job.token, state=job.state).update(
-            state=State.RUNNING,
-            owner=owner_id(),
-            token=F("token") + 1,
-            lease_until=now + LEASE,
-            started_at=Coalesce("started_at", now),
-            error="",
-        )
+        values = {"state": State.RUNNING, "started_at": Coalesce("started_at", now), "error": ""}
+        taken = job_leases.take(job, LEASE, where={"state": job.state}, **values)
     if not taken:
         return None
     job.refresh_from_db()
@@ -119,8 +110,7 @@ class Ledger:
             "lease_until": timezone.now() + LEASE,
             **more,
         }
-        ours = IngestJob.objects.filter(pk=self.job.pk, token=self.job.token, state=State.RUNNING)
-        if not ours.update(**values):
+        if not job_leases.ours(self.job, state=State.RUNNING).update(**values):
             raise Stopped
         for name, value in values.items():
             setattr(self.job, name, value)
