@@ -7,7 +7,6 @@ same.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
@@ -52,7 +51,7 @@ def advance(experiment_id: int) -> Experiment | None:
     except Lost:
         pass
     except DatabaseError:  # what was not written is done again, as soon as the database answers
-        _let_go(experiment)
+        job_leases.let_go(_held(experiment))
         raise
     except Exception as error:
         log.exception("experiment %s", experiment.pk)
@@ -85,14 +84,6 @@ def _keep(experiment: Experiment, **values: Any) -> None:
         raise Lost(experiment.pk)
     for name, value in values.items():
         setattr(experiment, name, value)
-
-
-def _let_go(experiment: Experiment) -> None:
-    """Another may take it at once; where the database stays away, the lease runs out by itself."""
-    if not connection.in_atomic_block:
-        connection.close_if_unusable_or_obsolete()
-    with contextlib.suppress(DatabaseError):
-        _held(experiment).update(owner="", lease_until=None)
 
 
 def _rows(experiment: Experiment) -> list[ExperimentRecipe]:

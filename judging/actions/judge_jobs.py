@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
@@ -13,7 +12,7 @@ from typing import Any
 
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.exceptions import ValidationError
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
@@ -224,10 +223,7 @@ def run_job(job_id: int, *, seconds: float | None = None, report: Callable[[Judg
         _held(job).update(owner="", lease_until=None)
         raise
     except DatabaseError:  # what was not written is done again, as soon as the database answers
-        if not connection.in_atomic_block:
-            connection.close_if_unusable_or_obsolete()
-        with contextlib.suppress(DatabaseError):
-            _held(job).update(owner="", lease_until=None)
+        job_leases.let_go(_held(job))
         raise
     except Exception as error:
         log.exception("judge job %s", job.pk)

@@ -8,37 +8,34 @@ and is stored with the decision: one that is killed anywhere is followed by anot
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.models import Q, QuerySet, Sum
 from django.utils import timezone
 
 from tagging import queue
 from tagging.actions.runs import NotNow
 from tagging.engine import job_leases
-from tagging.models import Recipe, Run
+from tagging.models import Run
 
 from .. import board as boards
 from .. import metrics
 from ..models import Experiment, OvernightRound, OvernightSearch
-from ..neighbours import REFINED, refined
-from . import cells, experiments
-from .overnight import TASK
-from .preflight import Preflight, preflight
+from . import experiments
+from .overnight import TASK, current
+from .overnight_rounds import ROUND, affordable, candidates, finalists_of, reserve
 from .purses import LEAST, money, top_up
 
 State, Kind = OvernightSearch.State, OvernightRound.Kind
 LEASE = timedelta(seconds=120)
-#: recipes of a round, the one to beat included; rounds; finalists of the last check
-ROUND, ROUNDS, FINALISTS = 12, 40, 3
-#: of either budget, kept for the last check where nothing better is known
-RESERVE = 0.15
+#: after these many rounds it is enough
+ROUNDS = 40
+log = logging.getLogger(__name__)
 
 
 class Lost(Exception):
@@ -55,6 +52,12 @@ def advance_search(search_id: int) -> OvernightSearch | None:
             pass
     except Lost:
         pass
+    except DatabaseError:  # what was not written is done again, as soon as the database answers
+        job_leases.let_go(_held(search))
+        raise
+    except Exception as error:
+        log.exception("search %s", search.pk)
+        _give_up(search, error)
     else:
         _held(search).update(owner="", lease_until=None)
     search.refresh_from_db()
@@ -126,7 +129,7 @@ def _wait(search: OvernightSearch, round_: OvernightRound) -> bool:
 
 def _over(search: OvernightSearch, *, checking: bool) -> str:
     """Why no more may be asked; empty while there is room. The search leaves some of both for the last check."""
-    share = 0.0 if checking else _reserve(search)
+    share = 0.0 if checking else reserve(search)
     if search.seconds_left <= share * search.seconds:
         return "its time is used up" if checking else "what time is left is for the last check"
     left = search.money_left
@@ -141,13 +144,6 @@ def _broke(search: OvernightSearch, experiment: Experiment) -> str:
     if experiment.budget is None or experiment.state != Experiment.State.RUNNING or top_up(experiment):
         return ""
     return "its money is used up" if search.state == State.RUNNING else ""
-
-
-def _reserve(search: OvernightSearch) -> float:
-    """The check asks up to four recipes of the held-out images, once."""
-    held = sum(search.held_out)
-    dev = max(1, search.n_images - held)
-    return min(0.4, max(RESERVE, (FINALISTS + 1) * held / (ROUND * dev)))
 
 
 # -- closing a round --------------------------------------------------------------------------------------------------
@@ -199,58 +195,15 @@ def _close(search: OvernightSearch, round_: OvernightRound) -> None:
 
 
 # -- planning ---------------------------------------------------------------------------------------------------------
-def tried_of(search: OvernightSearch) -> set[int]:
-    """Recipes that took part in any round."""
-    rounds = search.rounds.filter(kind=Kind.SEARCH)
-    return set(rounds.values_list("experiment__rows__recipe", flat=True)) - {None}
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A recipe to try, with what it is called."""
-
-    recipe: int
-    name: str
-
-
-def candidates(search: OvernightSearch) -> list[Candidate]:
-    """Untried recipes one step from the best, in an order drawn with the seed. Where all of them are tried, values
-    between those that were: the gaps beside the best are halved, at most twice. ValidationError where the space cannot
-    be made any more."""
-    tried = tried_of(search)
-    best = Recipe.objects.get(pk=search.best_id)
-    axes = cells.axes_of({**search.axes, "mode": "around"})
-    for _ in range(1 + REFINED):
-        grid, values = cells.grid_of(axes, best)
-        made = cells.recipes_for(grid.cells, cells.names_of(grid.cells, values))
-        new = {recipe.pk: Candidate(recipe.pk, name) for recipe, name in made if recipe.pk not in tried | {best.pk}}
-        if new:
-            return sorted(new.values(), key=lambda c: _draw(search, c))
-        options = dict(cells.cells_of([best])[best.pk].parts[0].options)
-        more = refined(axes.options, options)
-        if not more:
-            return []
-        axes = axes.model_copy(update={"options": {n: [*axes.options[n], *more.get(n, [])] for n in axes.options}})
-    return []
-
-
-def _draw(search: OvernightSearch, candidate: Candidate) -> bytes:
-    return hashlib.blake2b(f"{search.seed} {candidate.recipe}".encode(), digest_size=8).digest()
-
-
 def _next_round(search: OvernightSearch) -> bool:
     """Another round of the search, else the last check, else the end."""
     number = 1 + (search.rounds.order_by("-number").values_list("number", flat=True).first() or 0)
     why = _over(search, checking=False) or ("it has had enough rounds" if number > ROUNDS else "")
     if not why:
-        try:
-            found = candidates(search)
-        except ValidationError as error:
-            _fail(search, " ".join(error.messages))
-            return False
+        found = candidates(search)
         why = "" if found else "everything within the given ranges was tried"
         if found:
-            chosen = _affordable(search, [c.recipe for c in found[: ROUND - 1]])
+            chosen = affordable(search, [c.recipe for c in found[: ROUND - 1]])
             why = "" if chosen else "another round does not fit into what is left"
             if chosen:
                 _begin(search, number, Kind.SEARCH, [search.best_id, *chosen], base=search.best_id)
@@ -265,52 +218,11 @@ def _next_round(search: OvernightSearch) -> bool:
     return True
 
 
-def _affordable(search: OvernightSearch, recipes: Sequence[int]) -> list[int]:
-    """As many of them as the estimates say fit into what is left, the reserve for the last check taken off."""
-    seconds = search.seconds_left - _reserve(search) * search.seconds
-    left = search.money_left
-    if left is not None:
-        left -= _reserve(search) * float(search.money or 0)
-    chosen = list(recipes)
-    while chosen:
-        before = _estimate(search, [search.best_id, *chosen])
-        slow = before.seconds is not None and before.seconds > seconds
-        dear = left is not None and before.cost is not None and before.cost > left
-        if not slow and not dear:
-            return chosen
-        chosen = chosen[: len(chosen) // 2]
-    return []
-
-
-def _estimate(search: OvernightSearch, recipes: Sequence[int]) -> Preflight:
-    return preflight(
-        search.collection, {"mode": "linked", "recipes": list(recipes)}, images=search.part(held_out=False)
-    )
-
-
-def finalists_of(search: OvernightSearch) -> list[int]:
-    """The best first, then those that did better than the recipe to beat; by their figures when they were last seen."""
-    seen: dict[int, float] = {}
-    base: float | None = None
-    for round_ in search.rounds.filter(kind=Kind.SEARCH, outcome__isnull=False).order_by("number"):
-        outcome = round_.outcome or {}
-        sign = 1 if metrics.METRICS[outcome["metric"]] else -1
-        for row in outcome["rows"]:
-            if row["value"] is None or not row["compared"]:
-                continue
-            if row["recipe"] == search.base_id:
-                base = sign * row["value"]
-            seen[row["recipe"]] = sign * row["value"]
-    better = [pk for pk, value in seen.items() if pk != search.base_id and (base is None or value > base)]
-    better.sort(key=lambda pk: (pk != search.best_id, -seen[pk], pk))
-    return better[:FINALISTS]
-
-
 def _begin(search: OvernightSearch, number: int, kind: str, recipes: Sequence[int], *, base: int) -> None:
     """The experiment of a round and the round, in one transaction fenced by the token; it is started by `_wait`."""
     left = search.money_left
     if left is not None and kind == Kind.SEARCH:
-        left -= _reserve(search) * float(search.money or 0)
+        left -= reserve(search) * float(search.money or 0)
     words = "last check" if kind == Kind.CHECK else f"round {number}"
     with transaction.atomic():
         _keep(search)
@@ -366,17 +278,23 @@ def _finish(search: OvernightSearch, text: str) -> None:
     )
 
 
-def _fail(search: OvernightSearch, text: str) -> None:
+def _give_up(search: OvernightSearch, error: Exception) -> None:
+    """It ends with the reason on its page, and what its round has open is stopped: nobody would look at the answers."""
+    text = " ".join(error.messages) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
     now = timezone.now()
-    _keep(
-        search,
-        error=text,
-        state=State.FAILED,
-        used_seconds=search.used(now),
-        clock_from=None,
-        finished_at=now,
-        owner="",
-    )
+    with contextlib.suppress(Lost):
+        _keep(
+            search,
+            error=f"It could not go on. {text}"[:2000],
+            state=State.FAILED,
+            used_seconds=search.used(now),
+            clock_from=None,
+            finished_at=now,
+            owner="",
+        )
+        if found := current(search):
+            with contextlib.suppress(NotNow):
+                experiments.stop(found)
 
 
 # -- the bell ---------------------------------------------------------------------------------------------------------

@@ -8,9 +8,11 @@ that died on this host is known without it.
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
+from django.db import DatabaseError, connection
 from django.db.models import F, Model, QuerySet
 from django.utils import timezone
 
@@ -57,3 +59,12 @@ def take(row: Row, lease: timedelta, *, where: dict[str, Any] | None = None, **v
         if not hasattr(value, "resolve_expression"):
             setattr(row, name, value)
     return True
+
+
+def let_go(held: QuerySet[Any]) -> None:
+    """Give the row back after a database error, so that another may take it at once; where the database stays away, the
+    lease runs out by itself. `held`: the row as `ours` finds it."""
+    if not connection.in_atomic_block:
+        connection.close_if_unusable_or_obsolete()
+    with contextlib.suppress(DatabaseError):
+        held.update(owner="", lease_until=None)

@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 from django.urls import reverse
 from django.utils import timezone
 
@@ -231,6 +232,60 @@ def test_a_killed_controller_is_followed_by_one_that_decides_the_same(trip, monk
     assert search.state == "done"
     assert (search.best, search.verdict) == (whole.best, whole.verdict)
     assert outcome_of(search) == outcome_of(whole)
+
+
+@pytest.mark.parametrize(
+    ("broken", "error", "said"),
+    [
+        ("create_experiment", ValidationError({"axes": "The prompt is gone."}), "The prompt is gone."),
+        ("start", ValidationError("No judge has this name."), "No judge has this name."),
+        ("start", RuntimeError("a wall"), "RuntimeError: a wall"),
+    ],
+)
+def test_one_that_cannot_go_on_ends_and_says_why(trip, monkeypatch, broken, error, said):
+    def failing(*args, **more):
+        raise error
+
+    monkeypatch.setattr(controller.experiments, broken, failing)
+    search = advance_search(start_search(trip, AXES, hours=1).pk)
+    assert search.state == "failed"
+    assert search.clock_from is None
+    page = signed_in("curator").get(search.get_absolute_url()).content.decode()
+    assert f"It could not go on. {said}" in page
+    assert not search.owner
+    assert advance_search(search.pk).state == "failed"
+
+
+def test_what_is_under_way_stops_with_a_search_that_cannot_go_on(trip, monkeypatch):
+    search = start_search(trip, AXES, hours=1)
+    advance_search(search.pk)
+    round_ = search.rounds.get()
+    advance(round_.experiment_id)
+    under_way = Run.objects.filter(experiment_links__row__experiment=round_.experiment_id, state__in=Run.OPEN)
+    assert under_way.exists()
+
+    def failing(*args, **more):
+        raise ZeroDivisionError("no rest")
+
+    monkeypatch.setattr(controller, "_over", failing)
+    assert advance_search(search.pk).state == "failed"
+    round_.experiment.refresh_from_db()
+    assert round_.experiment.state == "stopped"
+    assert not under_way.exists()
+
+
+def test_a_database_that_stays_away_ends_nothing(trip, monkeypatch):
+    def away(*args, **more):
+        raise OperationalError("server closed the connection unexpectedly")
+
+    search = start_search(trip, AXES, hours=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(controller, "spent_of", away)
+        with pytest.raises(OperationalError):
+            advance_search(search.pk)
+    search.refresh_from_db()
+    assert (search.state, search.owner) == ("running", "")  # the next one takes it at once
+    assert finish(search).state == "done"
 
 
 def test_pause_stands_the_clock_still_and_resume_goes_on(trip):
