@@ -111,9 +111,13 @@ class ChannelForm:
         return f"{self.prefix}options-"
 
     @property
+    def query(self) -> str:
+        """What every request for the piece says of it, so that it is redrawn with the same prompts."""
+        return f"prefix={self.prefix}" + (f"&tasks={','.join(self.tasks)}" if self.tasks else "")
+
+    @property
     def swap_url(self) -> str:
-        tasks = f"&tasks={','.join(self.tasks)}" if self.tasks else ""
-        return f"{reverse('tagging:channel_form')}?prefix={self.prefix}{tasks}"
+        return f"{reverse('tagging:channel_form')}?{self.query}"
 
     # -- the model --------------------------------------------------------------------------------------------------
     @cached_property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.core.exceptions import ValidationError
 from django.http import Http404, HttpResponse, QueryDict
 from django.shortcuts import render
@@ -21,11 +23,13 @@ def form(request: Request) -> HttpResponse:
     """The options of the model just chosen, or with the preset just chosen. What was typed before stays where it still
     applies."""
     keep = "keep" in request.GET  # only the prompt was changed: a preset that is named is not applied anew
+    return _piece(request, _channel(request, request.GET, swapped=True, keep_typed=keep))
+
+
+def _channel(request: Request, data: QueryDict, **more: Any) -> ChannelForm:
+    """The form that the address means: its prefix, and the tasks whose prompts it offers."""
     tasks = [task for task in request.GET.get("tasks", "").split(",") if task in Prompt.Task.values]
-    channel = ChannelForm(
-        request.GET, prefix=_prefix(request), swapped=True, keep_typed=keep, tasks=tasks, by=request.user
-    )
-    return _piece(request, channel)
+    return ChannelForm(data, prefix=_prefix(request), tasks=tasks, by=request.user, **more)
 
 
 def _prefix(request: Request) -> str:
@@ -43,19 +47,18 @@ def _piece(request: Request, channel: ChannelForm) -> HttpResponse:
 @needs("curate", "POST")
 def act(request: Request, verb: str) -> HttpResponse:
     """save, change or delete a preset; the answer is the piece anew, with what was refused beside its field."""
-    prefix = _prefix(request)
     match verb:
         case "save":
-            return _save(request, prefix)
+            return _save(request)
         case "change":
-            return _change(request, prefix)
+            return _change(request)
         case "delete":
-            return _delete(request, prefix)
+            return _delete(request)
     raise Http404(f"A preset cannot be told to {verb}.")
 
 
-def _save(request: Request, prefix: str) -> HttpResponse:
-    sent = ChannelForm(request.POST, prefix=prefix, bound=True, by=request.user)
+def _save(request: Request) -> HttpResponse:
+    sent = _channel(request, request.POST, bound=True)
     if sent.adapter is None or sent.options is None:
         raise Http404("There is no such model.")
     if not sent.options.is_valid():
@@ -74,10 +77,11 @@ def _save(request: Request, prefix: str) -> HttpResponse:
     except ValidationError as e:
         sent.errors["preset_name"] = [line for lines in refusals(e).values() for line in lines]
         return _piece(request, sent)
-    return _again(request, prefix, saved, f"Saved “{saved.name}”.")
+    return _again(request, saved, f"Saved “{saved.name}”.")
 
 
-def _chosen(request: Request, prefix: str) -> OptionPreset:
+def _chosen(request: Request) -> OptionPreset:
+    prefix = _prefix(request)
     pk = request.POST.get(f"{prefix}preset", "")
     found = presets.visible(OptionPreset.objects.all(), request.user).filter(pk=pk).first() if pk.isdecimal() else None
     if found is None:
@@ -85,31 +89,32 @@ def _chosen(request: Request, prefix: str) -> OptionPreset:
     return found
 
 
-def _change(request: Request, prefix: str) -> HttpResponse:
-    preset = _chosen(request, prefix)
+def _change(request: Request) -> HttpResponse:
+    prefix, preset = _prefix(request), _chosen(request)
     name = request.POST.get(f"{prefix}preset_name", "")
     shared = bool(request.POST.get(f"{prefix}preset_shared"))
     try:
         presets.change_preset(preset, by=request.user, name=name, shared=shared)
     except ValidationError as e:
-        channel = ChannelForm(request.POST, prefix=prefix, swapped=True, keep_typed=True, by=request.user)
+        channel = _channel(request, request.POST, swapped=True, keep_typed=True)
         channel.errors["preset_name"] = [line for lines in refusals(e).values() for line in lines]
         return _piece(request, channel)
-    return _again(request, prefix, preset, f"Now called “{preset.name}”.")
+    return _again(request, preset, f"Now called “{preset.name}”.")
 
 
-def _delete(request: Request, prefix: str) -> HttpResponse:
-    preset = _chosen(request, prefix)
+def _delete(request: Request) -> HttpResponse:
+    preset = _chosen(request)
     name = preset.name
     presets.delete_preset(preset, by=request.user)
-    return _again(request, prefix, None, f"Deleted “{name}”; the options stay as they are here.")
+    return _again(request, None, f"Deleted “{name}”; the options stay as they are here.")
 
 
-def _again(request: Request, prefix: str, preset: OptionPreset | None, notice: str) -> HttpResponse:
+def _again(request: Request, preset: OptionPreset | None, notice: str) -> HttpResponse:
     """The piece with what was typed, and with this preset chosen (None: with none)."""
     data: QueryDict = request.POST.copy()
+    prefix = _prefix(request)
     data[f"{prefix}preset"] = str(preset.pk) if preset else ""
     data[f"{prefix}preset_name"] = ""
-    channel = ChannelForm(data, prefix=prefix, swapped=True, keep_typed=True, by=request.user)
+    channel = _channel(request, data, swapped=True, keep_typed=True)
     channel.notice = notice
     return _piece(request, channel)

@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.http import QueryDict
 from django.test import Client
 
+from prompts.actions import create_prompt, create_version
 from tagging.actions import presets
 from tagging.adapters import registry
 from tagging.models import Collection, ModelAdapter, OptionPreset, Run
@@ -184,6 +185,41 @@ def test_a_prefix_lets_several_channels_live_on_one_page(model, wd):
     html = signed_in("curator").get("/channels/form/?prefix=b-&b-adapter=wd").content.decode()
     assert 'id="b-options"' in html
     assert 'name="b-options-general_threshold"' in html
+
+
+@pytest.fixture
+def talker(monkeypatch):
+    monkeypatch.setitem(registry.BUILT_IN, "fake-talker", ("Fake talker", "tests.fakes.adapter:Talker"))
+    registry.registered.cache_clear()
+    yield ModelAdapter.objects.create(slug="talker", label="Talker", kind="fake-talker")
+    registry.registered.cache_clear()
+
+
+def test_a_preset_leaves_the_prompts_of_the_builder_as_they_were(talker):
+    for task in ("tags", "judge"):
+        create_version(create_prompt(slug=f"for-{task}", task=task), template="Say.", message="first")
+    client = signed_in("curator")
+    form = {"c0-adapter": "talker", "c0-options_for": "talker", "c0-preset_name": "mine"}
+
+    def post(verb: str, address: str) -> tuple[str, str]:
+        """The piece, and the address that its own button posts to next."""
+        html = client.post(address, form).content.decode()
+        assert "for-tags" in html
+        assert "for-judge" not in html
+        found = re.search(rf'hx-post="([^"]*/presets/{verb}/[^"]*)"', html)
+        assert found
+        return html, found[1].replace("&amp;", "&")
+
+    html = client.get("/channels/form/?prefix=c0-&tasks=tags&c0-adapter=talker").content.decode()
+    save = re.search(r'hx-post="([^"]*/presets/save/[^"]*)"', html)
+    assert save
+    html, change = post("change", save[1].replace("&amp;", "&"))
+    form["c0-preset"] = str(OptionPreset.objects.get().pk)
+    form["c0-preset_name"] = "ours"
+    html, delete = post("delete", change)
+    assert "Now called" in html
+    post("save", delete)
+    assert not OptionPreset.objects.exists()
 
 
 def test_a_preset_never_changes_which_model_is_asked_or_how_it_is_loaded(model):
