@@ -21,7 +21,7 @@ from .models import Experiment, ExperimentRecipe, ExperimentRun
 RANKED = ("f1", "edits", "jaccard", "precision", "recall", "caption")
 #: tags told one by one
 TAGS = 300
-VERSION = 1
+VERSION = 2
 _STEP = 500
 
 
@@ -190,6 +190,7 @@ def standing(
         seed=experiment.seed,
         margin=experiment.margin if metrics.METRICS[metric] else _margin_of_edits(experiment.margin),
         more_is_better=metrics.METRICS[metric],
+        shares=metric in metrics.SHARES,
     )
     for i, one in zip(places, standings, strict=True):
         found[i] = one
@@ -209,7 +210,8 @@ def _speaks(sheet: Sheet, places: Iterable[int]) -> npt.NDArray[np.bool_]:
 
 
 def _detectable(standings: dict[str, list[ranking.Standing | None]], told: Sequence[str], n: int) -> float | None:
-    """The smallest difference these images show, from the widths of the intervals where there are some."""
+    """The smallest difference these images show, from the widths of the intervals where there are some. None where
+    none is that large: shares differ by 1 at most."""
     if not n:
         return None
     widths = [
@@ -220,7 +222,8 @@ def _detectable(standings: dict[str, list[ranking.Standing | None]], told: Seque
     widths = [w for w in widths if w > 0]
     if not widths:
         return round(ranking.detectable(n), 4)
-    return round((ranking.Z + ranking.Z_POWER) * float(np.median(widths)), 4)
+    found = round((ranking.Z + ranking.Z_POWER) * float(np.median(widths)), 4)
+    return None if told[0] in metrics.SHARES and found >= 1 else found
 
 
 def unjudged_pairs(sheet: Sheet, ready: Sequence[bool], within: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -335,6 +335,8 @@ def stability(row: Said, within: Flags) -> float | None:
 
 #: metric → is more better?
 METRICS = {"f1": True, "precision": True, "recall": True, "jaccard": True, "edits": False, "caption": True}
+#: from 0 to 1, so that two of them differ by 1 at most
+SHARES = frozenset(METRICS) - {"edits"}
 
 
 def ratio(metric: str, counts: Counts, row: Said) -> tuple[Floats, Floats]:

@@ -67,8 +67,11 @@ def compare(
     seed: int = 0,
     margin: float = 0.02,
     more_is_better: bool = True,
+    shares: bool = False,
 ) -> list[Standing]:
     """Standings of `num` and `den` (recipes, images), each image's part of a ratio metric, against row `baseline`.
+    `shares`: the ratios lie in 0…1, so no interval of a difference reaches beyond ±1, as a studentised one of few
+    images would.
 
     The same input and seed give the same result. Images with nothing in any row should be left out beforehand.
     """
@@ -86,6 +89,8 @@ def compare(
     t = np.nan_to_num(t, nan=0.0, posinf=0.0, neginf=0.0)
     bounds = np.quantile(t, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     low, high = delta - bounds[1] * errors, delta - bounds[0] * errors
+    if shares:
+        low, high = np.clip(low, -1.0, 1.0), np.clip(high, -1.0, 1.0)
     p = np.array([_p_value(delta[i], errors[i], t[:, i]) for i in range(recipes)])
     challengers = [i for i in range(recipes) if i != baseline and math.isfinite(point[i])]
     holm = dict(zip(challengers, holm_adjusted(p[challengers]), strict=True))

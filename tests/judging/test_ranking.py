@@ -79,6 +79,15 @@ def test_few_images_say_so_and_how_many_more():
     assert some.more > 30
 
 
+def test_no_interval_of_shares_reaches_beyond_one():
+    num, den = np.array([[4.0, 0, 3, 0], [0, 5, 1, 4]]), np.array([[6.0, 7, 4, 5], [5, 6, 5, 6]])
+    wide = compare(num, den, 0, seed=1)[1]
+    assert wide.delta_high > 1  # what the bootstrap says of four images
+    shares = compare(num, den, 0, seed=1, shares=True)[1]
+    assert -1 <= shares.delta_low <= shares.delta <= shares.delta_high <= 1
+    assert (shares.delta, shares.word) == (wide.delta, wide.word)
+
+
 def test_the_same_input_gives_the_same_standings():
     num, den = recipes(np.random.default_rng(0), 50, [0.6, 0.8])
     assert compare(num, den, 0, seed=7) == compare(num, den, 0, seed=7)
