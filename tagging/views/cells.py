@@ -91,7 +91,7 @@ def mark_of(image: ImageAsset) -> str:
 
 def _cell(image: ImageAsset, tags: Sequence[Chip], n_tags: int, href: str, thumb: str) -> str:
     name = escape(image.name)
-    alt = escape(", ".join(tag.name for tag in tags) or image.name)
+    alt = escape(", ".join(tag.name for tag in tags))  # its name is the text of the same link
     mark = mark_of(image)
     symbol, meaning = MARKS.get(mark, ("", ""))
     badge, words = "", ""
