@@ -100,7 +100,7 @@ class ChatModel(VisionLanguage):
 
     def render(self, processor: Any, request: Request, prompt: str, start: str) -> tuple[str, bool]:
         kind = self._kind
-        asked = prompt.strip() or PROMPTS.get(kind, self.default_prompt)
+        asked = prompt.strip() or self.own_prompt
         asked = processors.without_tokens(processor, asked)
         system = processors.without_tokens(processor, self.system(request))
         template = template_of(processor)
@@ -113,6 +113,10 @@ class ChatModel(VisionLanguage):
             return text, False
         glue = "" if not text or text[-1].isspace() or text.endswith((">", "]")) else " "
         return text + glue + start, True
+
+    @property
+    def own_prompt(self) -> str:
+        return PROMPTS.get(self._kind, self.default_prompt)
 
     @property
     def _kind(self) -> str:

@@ -34,6 +34,8 @@ class ColdModel(Adapter):
     hub_files = tuple(source.PATTERNS)
     #: `model_type` of the configurations that this family serves; empty: any that has no family of its own.
     model_types: ClassVar[frozenset[str]] = frozenset()
+    #: Asked when the prompt is empty; part of the identity, so that another release with other words asks anew.
+    default_prompt: ClassVar[str] = ""
 
     def __init__(self, config: AdapterConfig | None = None) -> None:
         super().__init__(config)
@@ -45,6 +47,11 @@ class ColdModel(Adapter):
         if kind and kind in cls.model_types and folder.has("*.safetensors"):
             return Guess(f"config.json names the model type {kind!r}", 85)
         return None
+
+    @property
+    def own_prompt(self) -> str:
+        """What this model is asked when the prompt is empty."""
+        return self.default_prompt
 
     @property
     def load_settings(self) -> LoadOptions:
@@ -138,6 +145,7 @@ class ColdModel(Adapter):
             **model,
             "quantization": self.config.quantization,
             "chat_template": source.digest(source.chat_template(folder)),
+            **({"own_prompt": self.own_prompt} if self.own_prompt else {}),
         }
 
     def _find(self, *, download: bool) -> source.Folder | None:

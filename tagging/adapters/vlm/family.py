@@ -40,8 +40,6 @@ _LEARNED: dict[tuple[str, ...], int] = {}
 class VisionLanguage(ColdModel):
     """One local model that reads an image and writes text."""
 
-    #: Asked when the prompt is empty.
-    default_prompt: ClassVar[str] = ""
     #: Rows of unlike length may be padded on the left; else only equal ones share a call.
     pads: ClassVar[bool] = True
     #: Preferred number format on a card; empty: as the weights are stored.
@@ -198,7 +196,7 @@ class VisionLanguage(ColdModel):
 
     def render(self, processor: Any, request: Request, prompt: str, start: str) -> tuple[str, bool]:
         """The text for the processor, and whether `start` is at its end."""
-        text = processors.without_tokens(processor, prompt.strip() or self.default_prompt)
+        text = processors.without_tokens(processor, prompt.strip() or self.own_prompt)
         return (f"{text} {start}".strip(), True) if start else (text, False)
 
     def inputs(self, processor: Any, text: str, picture: Image.Image, options: AdapterOptions) -> dict[str, Any]:

@@ -47,5 +47,5 @@ def complete(family: VisionLanguage, batch: Sequence[Prepared], answers: list[An
 def _asked_again(family: VisionLanguage, item: Prepared, lacking: Sequence[tuple[str, ...]], attempt: int) -> Prepared:
     if not family.capabilities.prompt or item.image is None:
         return item
-    prompt = words.asked_again(item.request.prompt.strip() or family.default_prompt, lacking, attempt)
+    prompt = words.asked_again(item.request.prompt.strip() or family.own_prompt, lacking, attempt)
     return family.ask(item.image, item, item.request, prompt)

@@ -101,6 +101,13 @@ def test_quantization_and_the_code_of_the_model_are_part_of_it(copy):
     assert build(folder).identity() == plain  # untrusted code is never run
 
 
+def test_the_words_that_an_empty_prompt_stands_for_are_part_of_it(checkpoint, monkeypatch):
+    before = build(checkpoint("llava")).identity()
+    monkeypatch.setattr(ChatModel, "default_prompt", "What is this?")
+    assert build(checkpoint("llava")).identity() != before
+    assert build(checkpoint("paligemma")).identity()["own_prompt"] == "caption en"
+
+
 def test_large_files_are_digested_by_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(source, "WHOLE", 1000)
     monkeypatch.setattr(source, "BLOCK", 64)
