@@ -112,7 +112,7 @@ def list_formats(request: HttpRequest) -> object:
             "in_place": True,
             "options_schema": in_place.options_of(name).model_json_schema(),
         }
-        for name, label in in_place.FORMATS.items()
+        for name, label in registry.IN_PLACE.items()
     ]
     return beside + [
         {
@@ -142,7 +142,7 @@ def create_export(request: HttpRequest, payload: ExportIn) -> object:
     """Reviewed truth, unless `options.proposed`. With `dry_run` 200 and what would be written; else 202 and the job.
     Formats in place: always 202; with `dry_run` the job ends as `planned` and waits for a look at its entries and
     `apply`. Needs the role curator."""
-    in_files = payload.format in in_place.FORMATS
+    in_files = payload.format in registry.IN_PLACE
     by = allow(request, "curate", "read" if payload.dry_run and not in_files else "run")
     collection = _collection(payload.collection)
     if in_files:

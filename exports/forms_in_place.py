@@ -13,6 +13,7 @@ from tagging.forms import SchemaForm
 from tagging.models import Collection
 
 from . import in_place
+from .exporters import registry
 from .forms import NewExport
 from .models import ExportJob
 
@@ -22,7 +23,7 @@ class NewInPlace(NewExport):
 
     def __init__(self, data: QueryDict, *, bound: bool = False) -> None:
         super().__init__(data, bound=bound)
-        self.formats = list(in_place.FORMATS.items())
+        self.formats = list(registry.IN_PLACE.items())
         self.uploads = self.collection is not None and self.collection.kind != Collection.Kind.FOLDER
         self.collections = [c for c in self.collections if c.kind == Collection.Kind.FOLDER]
         if self.uploads and bound:

@@ -24,17 +24,13 @@ from tagging.models import Collection, Recipe
 
 from . import actions, changes, ledger, undoing
 from .exporters.base import ExportError, ExportOptions
+from .exporters.registry import IN_PLACE
 from .exporters.sidecars import SidecarExporter
 from .models import ExportEntry, ExportJob
 from .text_files import CaptionsInPlace, HydrusInPlace
 
-#: identifier → label. Formats that write beside the images; `exporters.registry` has those that make a file.
-FORMATS = {
-    SidecarExporter.identifier: "XMP sidecars beside the images",
-    CaptionsInPlace.identifier: CaptionsInPlace.label,
-    HydrusInPlace.identifier: HydrusInPlace.label,
-}
-#: What plans their files. Each has `Options`, `source`, `root`, `entries()`; it counts `rows`, `unchanged`, `left_out`.
+#: What plans the files of the formats in `registry.IN_PLACE`.
+#: Each has `Options`, `source`, `root`, `entries()`; it counts `rows`, `unchanged`, `left_out`.
 Planner = SidecarExporter | CaptionsInPlace | HydrusInPlace
 _PLANNERS: dict[str, Any] = {
     planner.identifier: planner for planner in (SidecarExporter, CaptionsInPlace, HydrusInPlace)
@@ -107,8 +103,8 @@ def get_exporter(
     filter: Mapping[str, Any] | ImageFilter | None = None,
 ) -> Planner:
     """What plans the files. ValidationError as `create`."""
-    if format not in FORMATS:
-        raise ValidationError({"format": f"{format!r} does not write beside images; known: {', '.join(FORMATS)}."})
+    if format not in IN_PLACE:
+        raise ValidationError({"format": f"{format!r} does not write beside images; known: {', '.join(IN_PLACE)}."})
     try:
         checked = options_of(format).model_validate(dict(options or {}))
     except OptionsError as e:
@@ -121,13 +117,13 @@ def get_exporter(
 
 
 def options_of(format: str) -> type[ExportOptions]:
-    """The options of a format of FORMATS."""
+    """The options of a format of `registry.IN_PLACE`."""
     found: type[ExportOptions] = _PLANNERS[format].Options
     return found
 
 
 def described(format: str) -> str:
-    """What a format of FORMATS is for, in a sentence."""
+    """What a format of `registry.IN_PLACE` is for, in a sentence."""
     return str(_PLANNERS[format].description)
 
 

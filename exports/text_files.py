@@ -56,7 +56,6 @@ class TextFiles:
     """Plans the texts of a format beside the originals of a folder collection."""
 
     identifier: ClassVar[str]
-    label: ClassVar[str]
     description: ClassVar[str]
     Options: ClassVar[type[InPlaceOptions]]
     Format: ClassVar[type[TextSidecars]]
@@ -124,7 +123,6 @@ class CaptionsInPlace(TextFiles):
     """`a.txt` beside `a.jpg`."""
 
     identifier = "txt_in_place"
-    label = "Caption files beside the images"
     description = "a.txt beside a.jpg for kohya sd-scripts, AI-toolkit and OneTrainer; undoable."
     Options = CaptionsInPlaceOptions
     Format = CaptionFileExporter
@@ -134,7 +132,6 @@ class HydrusInPlace(TextFiles):
     """`a.jpg.txt` beside `a.jpg`."""
 
     identifier = "hydrus_in_place"
-    label = "Hydrus sidecars beside the images"
     description = "a.jpg.txt beside a.jpg, one namespace:tag a line, for Hydrus Network; undoable."
     Options = HydrusInPlaceOptions
     Format = HydrusExporter

@@ -20,7 +20,7 @@ from tagging.models import Collection
 from tagging.views.filters import words
 from tagging.views.guard import Request, needs
 
-from . import actions, in_place
+from . import actions
 from .exporters import registry
 from .exporters.base import Exporter, ExportError
 from .forms import NewExport
@@ -57,7 +57,7 @@ def jobs(request: Request) -> HttpResponse:
 
 def _described(job: ExportJob) -> list[str]:
     """What was asked for, where it differs from the defaults, in a few words."""
-    found = [in_place.FORMATS.get(job.format) or registry.registered().get(job.format, (job.format, ""))[0]]
+    found = [registry.IN_PLACE.get(job.format) or registry.registered().get(job.format, (job.format, ""))[0]]
     for name, value in job.options.items():
         if value is True:
             found.append(name.replace("_", " "))

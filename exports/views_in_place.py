@@ -15,6 +15,7 @@ from tagging.actions.access import may
 from tagging.views.guard import Request, needs
 
 from . import actions, changes, in_place
+from .exporters import registry
 from .forms_in_place import NewInPlace
 from .models import ExportEntry, ExportJob
 
@@ -62,7 +63,7 @@ def job(request: Request, pk: int) -> HttpResponse:
         "job": found,
         "live": live,
         "planned": planned,
-        "title": in_place.FORMATS.get(found.format, found.format),
+        "title": registry.IN_PLACE.get(found.format, found.format),
         "rows": [_row(entry, root) for entry in entries[:PAGE]],
         "more": entries[PAGE - 1].pk if len(entries) > PAGE else None,
         "after": int(after),

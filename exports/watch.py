@@ -44,11 +44,11 @@ _KNOWN = ("enabled", "format", "options", "filter", "target")
 
 def formats() -> list[tuple[str, str]]:
     """(identifier, label): what writes beside the images, then what makes a file."""
-    return [*in_place.FORMATS.items(), *((n, label) for n, label in registry.choices() if n not in in_place.FORMATS)]
+    return [*registry.IN_PLACE.items(), *((n, label) for n, label in registry.choices() if n not in registry.IN_PLACE)]
 
 
 def options_of(format: str) -> type[ExportOptions]:
-    return in_place.options_of(format) if format in in_place.FORMATS else registry.exporter_class(format).Options
+    return in_place.options_of(format) if format in registry.IN_PLACE else registry.exporter_class(format).Options
 
 
 class ExportStep(Step):
@@ -63,9 +63,9 @@ class ExportStep(Step):
         if unknown := [name for name in given if name not in _KNOWN]:
             raise ValidationError({unknown[0]: f"There is no {unknown[0]!r} here; known: {', '.join(_KNOWN)}."})
         format, target = str(given.get("format") or "csv"), str(given.get("target") or "").strip()
-        make = in_place.get_exporter if format in in_place.FORMATS else actions.get_exporter
+        make = in_place.get_exporter if format in registry.IN_PLACE else actions.get_exporter
         exporter = make(collection, format, given.get("options") or {}, given.get("filter") or {})
-        if target and format in in_place.FORMATS:
+        if target and format in registry.IN_PLACE:
             raise ValidationError({"target": "This format writes beside the images: leave the folder empty."})
         return {
             "enabled": bool(given.get("enabled")),
@@ -113,7 +113,7 @@ class ExportStep(Step):
 
 def _queue(watch: Watch, settings: Mapping[str, Any]) -> ExportJob:
     given = (watch.collection, settings["format"], settings["options"], settings["filter"])
-    if settings["format"] in in_place.FORMATS:
+    if settings["format"] in registry.IN_PLACE:
         return in_place.create(*given, write=True, by=watch.changed_by)
     return actions.create_export(*given, by=watch.changed_by)
 

@@ -1,12 +1,31 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from django.apps import AppConfig, apps
-from django.contrib.admin.apps import AdminConfig as DjangoAdminConfig
+from django.contrib.admin.apps import SimpleAdminConfig
+from django.contrib.admin.checks import check_admin_app, check_dependencies
+from django.core import checks
 from django.db.models.signals import post_migrate
 
 
-class AdminConfig(DjangoAdminConfig):
+class AdminConfig(SimpleAdminConfig):
+    """The administration. Its pages are imported by the addresses (`urls`) and by what checks them: a worker or a
+    command that serves none is spared a third of its memory."""
+
     default_site = "iwtag_site.admin.Site"
+
+    def ready(self) -> None:
+        checks.register(check_dependencies, checks.Tags.admin)
+        checks.register(_check_pages, checks.Tags.admin)
+
+
+def _check_pages(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[checks.CheckMessage]:
+    from django.contrib import admin
+
+    admin.autodiscover()
+    return list(check_admin_app(app_configs, **kwargs))
 
 
 class SiteConfig(AppConfig):

@@ -6,6 +6,7 @@ from django.urls import include, path
 
 from .api import api
 
+admin.autodiscover()
 handler404 = "iwtag_site.errors.not_found"
 
 urlpatterns = [

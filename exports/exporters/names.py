@@ -13,9 +13,10 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 Policy = Literal["refuse", "keep_extension", "rename"]
 
@@ -110,6 +111,8 @@ class Names:
                 bad += 1
                 if len(examples) < EXAMPLES:
                     examples.append(f"{path} {why}")
+        import numpy as np  # and its 10 MB, where names have to be compared
+
         self._all = np.sort(np.frombuffer(hashes, np.uint64)) if hashes else np.empty(0, np.uint64)
         repeated = self._all[1:][self._all[1:] == self._all[:-1]]
         self._doubled = np.unique(repeated)
@@ -120,8 +123,8 @@ class Names:
 
     def _count(self) -> int:
         """Images whose name is not theirs alone."""
-        low = np.searchsorted(self._all, self._doubled, "left")
-        return int((np.searchsorted(self._all, self._doubled, "right") - low).sum())
+        low = self._all.searchsorted(self._doubled, "left")
+        return int((self._all.searchsorted(self._doubled, "right") - low).sum())
 
     def _examples(self) -> Iterator[str]:
         left = EXAMPLES
@@ -159,5 +162,5 @@ class Names:
 
     @staticmethod
     def _has(hashes: np.ndarray, key: int) -> bool:
-        at = int(np.searchsorted(hashes, np.uint64(key)))
+        at = int(hashes.searchsorted(hashes.dtype.type(key)))
         return at < len(hashes) and int(hashes[at]) == key

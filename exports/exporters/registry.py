@@ -31,6 +31,12 @@ BUILT_IN: dict[str, tuple[str, str]] = {
     "xmp_zip": ("XMP sidecars (zip)", "exports.exporters.sidecar_zip:SidecarZipExporter"),
 }
 
+#: identifier → label of the formats that write beside the images; `exports.in_place` has their code.
+IN_PLACE: dict[str, str] = {
+    "xmp": "XMP sidecars beside the images",
+    "txt_in_place": "Caption files beside the images",
+    "hydrus_in_place": "Hydrus sidecars beside the images",
+}
 ENTRY_POINTS = "iwtag.exporters"
 
 

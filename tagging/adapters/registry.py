@@ -6,8 +6,10 @@ import logging
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
-from .base import Adapter, AdapterConfig
+if TYPE_CHECKING:  # numpy comes with it: who only names adapters, as the models do, is spared its memory
+    from .base import Adapter, AdapterConfig
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ def choices() -> list[tuple[str, str]]:
 
 def adapter_class(key: str) -> type[Adapter]:
     """The class behind `key`. UnknownAdapter names the keys there are; ImportError when its package is broken."""
+    from .base import Adapter
+
     try:
         _, target = registered()[key]
     except KeyError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -11,7 +11,9 @@ from django.db import models
 from pydantic import ValidationError as OptionsError
 
 from ..adapters import registry
-from ..adapters.base import Adapter, AdapterConfig
+
+if TYPE_CHECKING:
+    from ..adapters.base import Adapter, AdapterConfig
 
 
 def check_kind(value: str) -> None:
@@ -58,6 +60,8 @@ class ModelAdapter(models.Model):
             return False
 
     def config(self) -> AdapterConfig:
+        from ..adapters.base import AdapterConfig
+
         return AdapterConfig(
             source=self.source,
             revision=self.revision,

@@ -23,12 +23,13 @@ from django.core.handlers.wsgi import WSGIHandler
 import iwtag_site.wsgi
 call_command("check")
 from tagging.adapters import registry
+from tagging.adapters.base import AdapterConfig
 shown = 0
 for key in registry.registered():              # what forms and the API draw
     found = registry.adapter_class(key)
     found.Options.model_json_schema()
     found.capabilities.as_dict()
-    registry.build(key, registry.AdapterConfig()).check()
+    registry.build(key, AdapterConfig()).check()
     shown += 1
 from iwtag_site.api import api
 paths = len(api.get_openapi_schema()["paths"])
@@ -109,3 +110,38 @@ def test_no_page_imports_anything_heavy(tmp_path):
     seen = {path for path, status in found["answers"].items() if status == 200}
     assert len(seen) > 100
     assert {"/", "/runs/new/", "/models/", "/judging/experiments/new/", "/judging/judges/", "/api/adapters"} <= seen
+
+
+PREPARE = """
+import os
+os.environ["DJANGO_SETTINGS_MODULE"] = "iwtag_site.settings"
+import django
+django.setup()
+from django.core.management import call_command
+from tagging.models import Collection
+call_command("migrate", verbosity=0)
+Collection.objects.create(name="Empty", slug="empty", kind="upload")
+"""
+EXPORT = """
+import os, sys
+os.environ["DJANGO_SETTINGS_MODULE"] = "iwtag_site.settings"
+from django.core.management import execute_from_command_line
+execute_from_command_line(["manage.py", "export", "csv", "--collection", "empty", "--out", sys.argv[1]])
+print(*sys.modules)
+"""
+
+
+def test_a_table_is_exported_without_the_memory_of_pages_pictures_and_xmp(tmp_path):
+    environment = {**os.environ, "IWTAG_DATA_DIR": str(tmp_path)}
+    for name in ("DATABASE_URL", "IWTAG_BROKER_URL"):
+        environment.pop(name, None)
+    table = tmp_path / "t.csv"
+    for script in (PREPARE, EXPORT):
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(table)], env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+    assert b"path" in table.read_bytes()
+    modules = set(done.stdout.splitlines()[-1].split())
+    assert "exports.exporters.csv" in modules
+    assert not modules & {"numpy", "psycopg", "lxml", "PIL", "pyarrow", "rapidfuzz", "tagging.admin", "tagging.urls"}

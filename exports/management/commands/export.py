@@ -14,13 +14,11 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
-from exports import in_place
 from exports.actions import get_exporter
 from exports.exporters.base import Exporter, ExportError
 from exports.exporters.dataset import MANIFEST, DatasetExporter
-from exports.exporters.registry import choices
+from exports.exporters.registry import IN_PLACE, choices
 from exports.folder import check_folder, write_folder
-from exports.management import in_place as lines
 from exports.whole_file import check_target, same_content, write_whole
 from tagging.models import Collection
 
@@ -33,16 +31,17 @@ class Command(BaseCommand):
         "With --dry-run nothing is written, and the exit code says what would happen: 0 nothing, 1 a file would be "
         "written, 2 it cannot be."
     )
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        known = ", ".join([*(name for name, _ in choices()), *in_place.FORMATS])
+        known = ", ".join([*(name for name, _ in choices()), *IN_PLACE])
         parser.add_argument("format", help=f"One of: {known}.")
         parser.add_argument("--collection", required=True, metavar="NAME", help="Name or slug of the collection.")
         parser.add_argument(
             "--out",
             metavar="PATH",
             help="The file to write; - is the standard output. Formats of many files: x.zip, or a new folder. Not for "
-            f"{', '.join(in_place.FORMATS)}: beside the images.",
+            f"{', '.join(IN_PLACE)}: beside the images.",
         )
         parser.add_argument("--profile", help="xmp: which program reads the sidecars (lightroom, darktable, both, …).")
         parser.add_argument("--prefix", metavar="WORD", help='xmp: root of the hierarchy; "iw" gives iw|animal|dog.')
@@ -64,7 +63,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **o: Any) -> None:
         try:
-            if o["format"] in in_place.FORMATS:
+            if o["format"] in IN_PLACE:
                 self._in_place(o)
                 return
             if not o["out"]:
@@ -86,6 +85,8 @@ class Command(BaseCommand):
     def _in_place(self, o: dict[str, Any]) -> None:
         if o["out"]:
             raise CommandError(f"{o['format']} is written beside the images: leave --out away.", returncode=PROBLEMS)
+        from exports.management import in_place as lines  # XMP and pictures: memory that a table does without
+
         do = lines.dry_run if o["dry_run"] else lines.write
         try:
             code = do(self, _collection(o["collection"]), o["format"], _options(o), _filter(o["filter"]))

@@ -20,6 +20,7 @@ class Command(BaseCommand):
         "With --recipe only files with what that recipe proposed; without a job, of all exports. "
         "The exit code is 0, or 2 when something could not be undone."
     )
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("job", nargs="?", type=int, help="Number of the export.")

@@ -30,6 +30,7 @@ class Command(BaseCommand):
         "What differs is shown first; with --dry-run nothing is changed, and the exit code says what would happen: "
         "0 nothing, 1 changes, 2 rows or files that cannot be taken over."
     )
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(

@@ -13,6 +13,7 @@ from ...transfer import export_prompts
 
 class Command(BaseCommand):
     help = "Write the newest version of each prompt as <slug>.md into a folder."
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("folder", type=Path)

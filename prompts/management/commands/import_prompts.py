@@ -15,6 +15,7 @@ from ...transfer import import_prompts
 
 class Command(BaseCommand):
     help = "Save prompts from files (front matter and template) as new versions. All or nothing."
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("path", type=Path, help="A file, a folder of files, or a profile with the ending .json.")

@@ -17,6 +17,7 @@ from ...wordlists import Entry, WordlistError, check_entries
 
 class Command(BaseCommand):
     help = "Words of a list from a file (a new version), to a file, or shown."
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)

@@ -13,6 +13,7 @@ from ...actions.keys import create_key
 
 class Command(BaseCommand):
     help = "Make an API key and print it once."
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", help="What the key is for, e.g. backup-script.")

@@ -24,6 +24,7 @@ GRACE = 15.0
 
 class Command(BaseCommand):
     help = "Downloads a model from the hub, goes on with one that was broken off, and makes a model of it."
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("source", nargs="?", metavar="ID", help="owner/name")

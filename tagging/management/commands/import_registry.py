@@ -13,6 +13,7 @@ from tagging.actions.registry_import import Entry, entries_of, import_registry
 
 class Command(BaseCommand):
     help = "Reads an Imageworks model_registry.json: each of its models becomes an endpoint here."
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("file", help="model_registry.json")

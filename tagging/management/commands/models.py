@@ -15,6 +15,7 @@ from tagging.templatetags.humanise import size
 
 class Command(BaseCommand):
     help = "Lists models: configured, loaded, on disk, on their way. Unloads one."
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--unload", metavar="SLUG", help='free the memory of this model ("all" for all)')

@@ -15,6 +15,7 @@ from ...models import Collection, Policy, PolicyVersion, RecomputeJob, Run
 
 class Command(BaseCommand):
     help = "Apply a policy to the stored predictions of runs. Old proposals are kept, reviewed tags are not touched."
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--run", type=int, nargs="+", default=[], metavar="ID", help="Runs by number.")

@@ -19,6 +19,7 @@ def pause() -> None:
 
 class Command(BaseCommand):
     help = "Ask a model a prompt about up to five images and print what it says. Needs running workers (manage.py up)."
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("prompt", help="slug; its newest version unless --file or --number says otherwise")
