@@ -17,6 +17,7 @@ from tagging.admin.common import BigAdmin, ReadOnly, as_json, confirmed, mark
 
 from . import actions
 from .exporters.base import ExportError
+from .import_models import ImportJob
 from .models import ExportEntry, ExportJob
 
 
@@ -117,3 +118,17 @@ class ExportEntryAdmin(BigAdmin[ExportEntry], ReadOnly[ExportEntry]):
     @admin.display(description="notes")
     def shown_notes(self, obj: ExportEntry) -> SafeString | str:
         return as_json(obj.notes)
+
+
+@admin.register(ImportJob)
+class ImportJobAdmin(ReadOnly[ImportJob]):
+    list_display = ("__str__", "source", "target", "shown_state", "n_rows", "created_by", "created_at")
+    list_filter = ("state", "source", "target", "collection")
+    list_select_related = ("collection", "created_by")
+    search_fields = ("name", "collection__name", "sha256", "error")
+    search_help_text = "File or folder, collection, SHA-256 of the file, or text of the error"
+    exclude = ("token",)
+
+    @admin.display(description="state", ordering="state")
+    def shown_state(self, obj: ImportJob) -> SafeString:
+        return mark(obj.get_state_display(), TONES.get(obj.state, ""))

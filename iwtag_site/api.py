@@ -40,6 +40,7 @@ ROUTERS = {
     "/judges": "judging.api.judges.router",
     "/verdicts": "judging.api.verdicts.router",
     "/collections/{slug}/gate": "judging.api.gates.router",
+    "/collections/{slug}/second-looks": "judging.api.second_looks.router",
     "/exports": "exports.api.router",
     "/imports": "exports.import_api.router",
 }

@@ -18,6 +18,7 @@ from ..models import (
     JudgeProfile,
     JudgeProfileVersion,
     JudgeVerdict,
+    SecondLook,
     replies_of,
 )
 
@@ -58,6 +59,8 @@ class JudgeProfileVersionAdmin(ReadOnly[JudgeProfileVersion]):
     list_display = ("__str__", "adapter", "message", "created_by", "created_at")
     list_filter = ("profile",)
     list_select_related = ("profile", "adapter", "created_by")
+    search_fields = ("profile__slug", "message")
+    search_help_text = "Judge, or what changed"
     fields = (
         ("profile", "number", "digest"),
         ("adapter", "prompt_version"),
@@ -92,6 +95,8 @@ class JudgeVerdictAdmin(Big):
     list_display = ("id", "thumb", "version", "state", "overall_bar", "outcome", "flip", "created_at")
     list_filter = ("kind", "state", "flip", ("version__profile", admin.RelatedOnlyFieldListFilter))
     list_select_related = ("version__profile", "image__collection")
+    search_fields = ("image__path", "key")
+    search_help_text = "Path of the image, or the verdict's key"
     fields = (
         ("version", "kind", "state", "problem"),
         ("image", "image_sha256", "sample"),
@@ -149,12 +154,16 @@ class JudgeJobAdmin(ReadOnly[JudgeJob]):
     list_display = ("id", "version", "subject", "state", "n_done", "n_total", "n_invalid", "n_error", "created_at")
     list_filter = ("state", "subject")
     list_select_related = ("version__profile",)
+    search_fields = ("version__profile__slug", "error")
+    search_help_text = "Judge, or text of the error"
 
 
 @admin.register(Gate)
 class GateAdmin(ReadOnly[Gate]):
     list_display = ("collection", "version", "enabled", "accept_at", "reject_at", "closed_why", "changed_at")
     list_select_related = ("collection", "version__profile")
+    search_fields = ("collection__name", "profile__slug")
+    search_help_text = "Collection or judge"
 
 
 @admin.register(GateOutcome)
@@ -162,6 +171,8 @@ class GateOutcomeAdmin(BigAdmin[GateOutcome], ReadOnly[GateOutcome]):
     list_display = ("image", "band", "audit", "why", "worth", "version", "at")
     list_filter = ("band", "audit")
     list_select_related = ("image", "version__profile")
+    search_fields = ("image__path",)
+    search_help_text = "Path of the image"
 
 
 @admin.register(Calibration)
@@ -169,6 +180,8 @@ class CalibrationAdmin(ReadOnly[Calibration]):
     list_display = ("version", "category", "shown_badge", "kappa", "decisions", "at")
     list_filter = ("badge",)
     list_select_related = ("version__profile",)
+    search_fields = ("version__profile__slug", "category")
+    search_help_text = "Judge or category"
     fields = ("version", "category", "shown_badge", "why", "decisions", "images", "kappa", "all_figures", "at")
     readonly_fields = ("shown_badge", "all_figures")
 
@@ -187,6 +200,8 @@ class InboxAnswerAdmin(ReadOnly[InboxAnswer]):
     list_display = ("judged", "answer", "note", "used_in", "by", "at")
     list_filter = ("answer",)
     list_select_related = ("judged", "used_in__profile", "by")
+    search_fields = ("judged__name", "note")
+    search_help_text = "Tag, or the note"
 
 
 @admin.register(JudgedTag)
@@ -194,3 +209,14 @@ class JudgedTagAdmin(BigAdmin[JudgedTag], ReadOnly[JudgedTag]):
     list_display = ("name", "category", "role", "word", "p_ok", "version")
     list_filter = ("role", "word")
     list_select_related = ("version__profile",)
+    search_fields = ("name",)
+    search_help_text = "Tag"
+
+
+@admin.register(SecondLook)
+class SecondLookAdmin(BigAdmin[SecondLook], ReadOnly[SecondLook]):
+    list_display = ("image", "tag", "category", "first_right", "right", "first_by", "by", "at")
+    list_filter = ("first_right", "right")
+    list_select_related = ("image", "tag", "first_by", "by")
+    search_fields = ("image__path", "tag__name")
+    search_help_text = "Path of the image, or tag"

@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 from ..actions import runs
 from ..adapters.base import PackedScores
 from ..engine.progress import progress
-from ..models import Chunk, ImageAsset, Prediction, Proposal, Run
+from ..models import Chunk, ImageAsset, Prediction, Proposal, RecomputeJob, Run
 from .collections import TONES
 from .common import (
     AnnotatesPage,
@@ -301,3 +301,17 @@ class PredictionAdmin(BigAdmin[Prediction], ReadOnly[Prediction]):
     @admin.display(description="flags")
     def shown_flags(self, obj: Prediction) -> SafeString | str:
         return as_json(obj.flags) if obj.flags else "none"
+
+
+@admin.register(RecomputeJob)
+class RecomputeJobAdmin(ReadOnly[RecomputeJob]):
+    list_display = ("__str__", "shown_state", "n_done", "n_total", "n_changed", "seconds", "created_by", "created_at")
+    list_filter = ("state",)
+    list_select_related = ("run__collection", "policy_version__policy", "created_by")
+    search_fields = ("run__collection__name", "policy_version__policy__slug", "error")
+    search_help_text = "Collection, policy, or text of the error"
+    exclude = ("token",)
+
+    @admin.display(description="state", ordering="state")
+    def shown_state(self, obj: RecomputeJob) -> SafeString:
+        return mark(obj.get_state_display(), TONES.get(obj.state, ""))

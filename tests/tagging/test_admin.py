@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
+from django.contrib import admin
 from django.contrib.admin.sites import site
 from django.contrib.auth.models import Group, User
 from django.db import connection
@@ -12,8 +13,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from exports.import_models import ImportJob
 from exports.models import ExportJob
 from iwtag_site.admin import HIDDEN_APPS
+from judging.models import Experiment, OvernightSearch, SecondLook
 from prompts import actions as prompt_actions
 from prompts.models import Prompt
 from tagging import queue
@@ -29,11 +32,13 @@ from tagging.models import (
     ImageTag,
     IngestJob,
     ModelAdapter,
+    ModelDownload,
     Policy,
     PolicyVersion,
     Prediction,
     Proposal,
     Recipe,
+    RecomputeJob,
     Run,
     StoredLabelSet,
     Tag,
@@ -44,9 +49,9 @@ from tagging.models import (
 )
 
 pytestmark = pytest.mark.django_db
-OURS = sorted(
-    (m for m in site._registry if m._meta.app_label in ("tagging", "prompts", "exports")), key=lambda m: m.__name__
-)
+admin.autodiscover()
+APPS = ("tagging", "prompts", "judging", "exports")
+OURS = sorted((m for m in site._registry if m._meta.app_label in APPS), key=lambda m: m.__name__)
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +110,15 @@ def fill(n: int, start: int = 0) -> None:
         )  # fmt: skip
         IngestJob.objects.create(collection=c, created_by=user)
         ExportJob.objects.create(collection=c, format="csv", created_by=user)
+        ImportJob.objects.create(collection=c, source="csv", name="t.csv", created_by=user)
+        ModelDownload.objects.create(source=f"owner/m{i}", kind="wd", created_by=user)
+        RecomputeJob.objects.create(run=run, policy_version=version, created_by=user)
+        search = OvernightSearch.objects.create(
+            name="S", collection=c, base=recipe, best=recipe, seconds=60, created_by=user,
+            log=[{"at": now.isoformat(), "text": "Round 1: nothing <better>."}],
+        )  # fmt: skip
+        search.rounds.create(number=1, experiment=Experiment.objects.create(name="E", collection=c))
+        SecondLook.objects.create(image=image, tag=tag, category="general", first_right=True, right=False, by=user)
         keys.create_key(user, f"key {i}", ["read"])
         Worker.objects.create(owner=f"h|{i}|1", queue="gpu", host="h", pid=i, started_at=now, beat_at=now)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.urls import reverse
 
@@ -12,7 +15,7 @@ from judging.actions.judge_jobs import run_job, start_job
 from judging.models import SecondLook
 from tagging.models import ImageAsset, ImageTag, Tag, TagEdit
 from tests.tagging.pages import signed_in
-from tests.tagging.world import collection, person
+from tests.tagging.world import collection, keyed, person
 
 from .world import decide, judge, run
 
@@ -122,6 +125,43 @@ def test_the_page_is_blind_and_goes_on_by_one_key(trip):
     assert "which image" in client.post(at, {**form, "image": "x"}).content.decode()
     ImageAsset.objects.filter(pk=question.image.pk).update(review_state="unreviewed")
     assert "not reviewed any more" in client.post(at, form).content.decode()
+
+
+def test_by_api(trip):
+    ann, bob = (keyed(who, ("read", "write")) for who in (User.objects.get(username="ann"), person("bob", "reviewer")))
+    at = f"/api/collections/{trip.slug}/second-looks"
+
+    def post(client, **body):
+        return client.post(at, json.dumps(body), content_type="application/json")
+
+    before = bob.get(at).json()
+    assert (before["share"], before["left"], before["agreement"]["decisions"]) == (1.0, N, 0)
+    assert ann.get(at).json()["left"] == 0
+    refused = ann.get(f"{at}/next")
+    assert refused.status_code == 404
+    assert "Nothing is left" in refused.json()["detail"]
+    question = bob.get(f"{at}/next").json()
+    assert set(question) == {"image", "tag", "name"}, "nothing tells how it was decided"
+    asked = {"image": question["image"], "tag": question["tag"]}
+    assert post(ann, **asked, right=True).status_code == 422
+    assert post(bob, **asked, right="perhaps").status_code == 422
+    assert post(bob, **asked, right=True, why="x").status_code == 422
+    assert post(bob, **asked, right=None).status_code == 201
+    assert bob.get(at).json()["agreement"]["decisions"] == 0
+    made = post(bob, **asked, right=question["name"] != "cat")
+    assert made.status_code == 201
+    assert SecondLook.objects.get(pk=made.json()["id"]).by.username == "bob"
+    assert bob.get(f"{at}/next").json() != question
+    assert bob.get(at).json()["agreement"]["decisions"] == 1
+
+    def share(client, value):
+        return client.put(at, json.dumps({"share": value}), content_type="application/json")
+
+    assert share(bob, 0.2).status_code == 403
+    curator = keyed(person("cara", "curator"))
+    assert share(curator, 2).status_code == 422
+    assert share(curator, 0.2).json()["share"] == second_looks.share_of(trip) == 0.2
+    assert bob.get("/api/collections/nowhere/second-looks").status_code == 404
 
 
 def test_who_may_look_and_who_sets_the_part(trip):
