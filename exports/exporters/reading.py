@@ -28,7 +28,7 @@ from .base import ExportOptions, Selection
 from .lookups import Names
 from .of_run import OfRun, find_run
 
-PAGE = 1000  # images
+PAGE = 2000  # images: two queries each, whose SQL is a tenth of the time at 1000
 
 
 class ImageRow(NamedTuple):
