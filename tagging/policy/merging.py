@@ -120,7 +120,7 @@ def merged(
         else:
             why = "cites nothing that was said and gives no evidence"
             combined.left_out.append(Fate(name, "general", None, "dropped", why, merger, name))
-    if not combined.tags and cited and not answer["caption"]:
+    if cited and not combined.tags and (answer["tags"] or not answer["caption"]):
         raise MergeProblem("no tag of it cites a source or gives evidence")
     for said_key, said in gather(outputs, key).items():
         if said_key not in used:
@@ -169,4 +169,5 @@ def _shaped(value: dict[str, Any]) -> dict[str, Any]:
             raise MergeProblem(f'"evidence" of item {number} is no text')
         if name := clean(item["tag"][:MAX_NAME]):
             found.append((name, sources, clean(evidence[:MAX_NAME])))
-    return {"tags": found, "caption": clean_text(caption)}
+    text = clean_text(caption)
+    return {"tags": found, "caption": text if any(c.isalnum() for c in text) else ""}  # small models copy the "…"

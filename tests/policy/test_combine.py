@@ -266,6 +266,13 @@ def test_a_citation_is_found_by_channel_or_by_word():
     assert found.caption == "A dog under a red sky."
 
 
+def test_a_caption_without_a_word_is_none():
+    found = merging.merged(SPEC, [WD, QWEN], said(("dog", ["dog"], ""), caption="…"), "merge")
+    assert found.caption == "A dog under a red sky."
+    nothing = merging.merged(SPEC, [WD], said(caption="An empty room."), "merge")  # an answer all the same
+    assert (nothing.tags, nothing.caption) == ([], "An empty room.")
+
+
 def test_fenced_and_chatty_answers_are_read():
     text = "Here you are:\n```json\n" + said(("dog", ["dog"], "")) + "\n```"
     assert names(merging.merged(SPEC, [WD], text, "merge")) == ["dog"]
@@ -283,6 +290,8 @@ def test_fenced_and_chatty_answers_are_read():
         ('{"tags": [{"tag": "dog", "sources": [], "evidence": 1}]}', "no text"),
         ('{"tags": [], "caption": 1}', '"caption" is no text'),
         (said(("ghost", [], "")), "no tag of it"),
+        (said(("…", ["…"], ""), caption="…"), "no tag of it"),  # the form of the answer, copied
+        (said(("ghost", [], ""), caption="A ghost."), "no tag of it"),
         (said(), "no tag of it"),
     ],
 )
