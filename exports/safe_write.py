@@ -85,12 +85,13 @@ def replace(
         raise WriteRefused(f"{path.name} was not written: {e.strerror or e}") from None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Draft:
     """The temp file that is to become a file beside it."""
 
     file: IO[bytes]
     path: Path
+    placed: bool = False
 
     def close(self, *, fsync: bool = True) -> None:
         """Nothing more is written; the bytes are on the disk."""
@@ -102,6 +103,7 @@ class Draft:
     def put(self, path: Path, *, fsync: bool = True) -> None:
         """Become `path`, in place of what is there."""
         os.replace(self.path, path)
+        self.placed = True
         if fsync:
             _fsync_folder(path.parent)
 
@@ -111,13 +113,16 @@ def draft(path: Path, *, mark: str = "") -> Iterator[Draft]:
     """A temp file in the folder of `path`, with the permissions of the file there or those of a new one. At the end it
     is gone, unless it was `put`. OSError."""
     descriptor, temp = tempfile.mkstemp(prefix=PREFIX + mark, suffix=SUFFIX, dir=path.parent)
+    new: Draft | None = None
     try:
         with open(descriptor, "wb") as f:
             os.fchmod(descriptor, _mode(path))
-            yield Draft(f, Path(temp))
+            new = Draft(f, Path(temp))
+            yield new
     finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temp)
+        if new is None or not new.placed:
+            with contextlib.suppress(OSError):
+                os.unlink(temp)
 
 
 def remove(path: Path, *, seen: Seen | None, fsync: bool = True) -> None:
