@@ -62,7 +62,8 @@ def _shown(collection: Collection, user: Any) -> dict[str, object]:
 @router.get("", response=SecondLooksOut, summary="How far people agree", operation_id="get_second_looks")
 def get_second_looks(request: HttpRequest, slug: Path[str]) -> object:
     """Cohen's κ of people by second looks, whole and by category, and how much is left to be asked."""
-    return _shown(collection_of(slug), allow(request, "read"))
+    user = allow(request, "read")
+    return _shown(collection_of(slug), user)
 
 
 @router.put("", response=SecondLooksOut, summary="Set the part looked at twice", operation_id="set_second_look_share")
