@@ -187,13 +187,13 @@ def sweep() -> None:
     now = timezone.now()
     for job in ExportJob.objects.filter(state__in=OPEN).order_by("id"):
         if job.state == State.RUNNING and not held(job):
-            ExportJob.objects.filter(pk=job.pk, token=job.token, state=State.RUNNING).update(
+            job_leases.ours(job, state=State.RUNNING).update(
                 state=State.QUEUED, owner="", lease_until=None, token=F("token") + 1, n_rows=0
             )
             queue.defer(TASK, job.pk)
         elif job.state == State.QUEUED and (job.lease_until or job.created_at + timedelta(minutes=1)) <= now:
             # a lost doorbell; lease_until remembers when to ring next, so that a long queue is not rung each minute
-            waiting = ExportJob.objects.filter(pk=job.pk, token=job.token, state=State.QUEUED)
+            waiting = job_leases.ours(job, state=State.QUEUED)
             waiting.update(lease_until=now + timedelta(minutes=5))
             queue.defer(TASK, job.pk)
 

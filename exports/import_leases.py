@@ -76,7 +76,7 @@ def sweep(ring: Callable[[str, int], None] | None = None) -> None:
     now = timezone.now()
     bell = ring or (lambda task, pk: queue.defer(task, pk))
     for job in ImportJob.objects.filter(state__in=ImportJob.OPEN).order_by("id"):
-        mine = ImportJob.objects.filter(pk=job.pk, token=job.token, state=job.state)
+        mine = job_leases.ours(job, state=job.state)
         if job.state == State.RUNNING and not held(job):
             mine.update(state=State.QUEUED, owner="", lease_until=None, token=F("token") + 1)
             bell(TASK, job.pk)

@@ -18,6 +18,7 @@ from django.db.models import Count, Q, QuerySet, Sum
 from pydantic import ValidationError as OptionsError
 
 from tagging import queue
+from tagging.engine import job_leases
 from tagging.filters import ImageFilter
 from tagging.forms import messages_of
 from tagging.models import Collection, Recipe
@@ -236,7 +237,7 @@ def _must_rest(job: ExportJob) -> None:
 
 def _queue(job: ExportJob, step: str, **values: Any) -> None:
     """To the queue from the state that was seen; NotNow when somebody else was quicker."""
-    waiting = ExportJob.objects.filter(pk=job.pk, state=job.state, token=job.token)
+    waiting = job_leases.ours(job, state=job.state)
     fresh = {"lease_until": None, "finished_at": None, "error": "", "n_rows": 0, "token": job.token + 1}
     if not waiting.update(state=State.QUEUED, step=step, **fresh, **values):
         raise NotNow("This export has moved on meanwhile. Look again.")

@@ -16,6 +16,7 @@ from django.db import connection
 from django.utils import timezone
 
 from .actions.downloads import LEASE
+from .engine import job_leases
 from .engine.process import stopping
 from .models import ModelDownload
 
@@ -138,7 +139,7 @@ class Watch:
 
     def _write(self, **values: Any) -> None:
         """Fenced by the token: Stopped once the job is no longer ours."""
-        ours = ModelDownload.objects.filter(pk=self.job.pk, token=self.job.token, state=State.RUNNING)
+        ours = job_leases.ours(self.job, state=State.RUNNING)
         if not ours.update(**values):
             self.stopped = True
             raise Stopped

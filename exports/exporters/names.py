@@ -101,6 +101,8 @@ class Names:
     """
 
     def __init__(self, paths: Callable[[], Iterable[str]], key: Callable[[str], str] = lambda path: path) -> None:
+        import numpy as np  # and its 10 MB, where names have to be compared
+
         self._paths, self._key = paths, key
         hashes = array("Q")
         bad = 0
@@ -111,8 +113,6 @@ class Names:
                 bad += 1
                 if len(examples) < EXAMPLES:
                     examples.append(f"{path} {why}")
-        import numpy as np  # and its 10 MB, where names have to be compared
-
         self._all = np.sort(np.frombuffer(hashes, np.uint64)) if hashes else np.empty(0, np.uint64)
         repeated = self._all[1:][self._all[1:] == self._all[:-1]]
         self._doubled = np.unique(repeated)

@@ -15,7 +15,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import DatabaseError, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from tagging import queue
@@ -290,9 +290,7 @@ def run_ended(run_id: int) -> None:
 
 def sweep() -> None:
     """Ring again for experiments that wait or whose controller died."""
-    waiting = Experiment.objects.filter(state=State.RUNNING).filter(Q(owner="") | Q(lease_until__lt=timezone.now()))
-    for pk in waiting.order_by("pk").values_list("pk", flat=True):
-        queue.defer(TASK, pk)
-    for experiment in Experiment.objects.filter(state=State.RUNNING).exclude(owner=""):
+    running = Experiment.objects.filter(state=State.RUNNING)
+    for experiment in running.only("owner", "lease_until").order_by("pk"):
         if not job_leases.alive(experiment):
             queue.defer(TASK, experiment.pk)

@@ -15,7 +15,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import DatabaseError, transaction
-from django.db.models import Q, QuerySet, Sum
+from django.db.models import QuerySet, Sum
 from django.utils import timezone
 
 from tagging import queue
@@ -279,10 +279,11 @@ def _finish(search: OvernightSearch, text: str) -> None:
 
 
 def _give_up(search: OvernightSearch, error: Exception) -> None:
-    """It ends with the reason on its page, and what its round has open is stopped: nobody would look at the answers."""
+    """It ends with the reason on its page, and at once what its round has open is stopped: nobody would look at the
+    answers."""
     text = " ".join(error.messages) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
     now = timezone.now()
-    with contextlib.suppress(Lost):
+    with contextlib.suppress(Lost), transaction.atomic():
         _keep(
             search,
             error=f"It could not go on. {text}"[:2000],
@@ -317,10 +318,7 @@ def run_ended(run_id: int) -> None:
 
 def sweep() -> None:
     """Ring again for searches that run: budgets are looked at each minute."""
-    for search in OvernightSearch.objects.filter(state=State.RUNNING).filter(
-        Q(owner="") | Q(lease_until__lt=timezone.now())
-    ):
-        queue.defer(TASK, search.pk)
-    for search in OvernightSearch.objects.filter(state=State.RUNNING).exclude(owner=""):
+    running = OvernightSearch.objects.filter(state=State.RUNNING)
+    for search in running.only("owner", "lease_until").order_by("pk"):
         if not job_leases.alive(search):
             queue.defer(TASK, search.pk)

@@ -122,7 +122,7 @@ def tick(watch_id: int, *, force: bool = False, ring: bool = True) -> Watch | No
         return None
     results = {name: watch.result(name) for name in watch.last_result}
     if force and watch.run and watch.run.state == Run.State.CANCELLED:  # a person says: go on
-        Watch.objects.filter(pk=watch.pk, token=watch.token).update(run=None)
+        job_leases.ours(watch).update(run=None)
         watch.run = None
     if watch.tag:
         results["tag"] = _outcome(watch, results.get("tag", {}), lambda last: _tag(watch, last, force))
@@ -137,7 +137,7 @@ def tick(watch_id: int, *, force: bool = False, ring: bool = True) -> Watch | No
     # last: what the look before found is tagged before the next look is open, however short the interval
     if watch.look or force:
         results["look"] = _outcome(watch, results.get("look", {}), lambda last: _look(watch, force, ring))
-    ours = Watch.objects.filter(pk=watch.pk, token=watch.token)
+    ours = job_leases.ours(watch)
     if not ours.update(last_result=results, owner="", lease_until=None):
         log.warning("%s was taken over meanwhile", watch)
     return watch_of(watch.collection)
@@ -182,7 +182,7 @@ def _look(watch: Watch, force: bool, ring: bool) -> dict[str, Any]:
         return _looked(job)
     ingest.tree_of(watch.collection, lambda text: None)  # a folder that is away: say so, queue nothing
     new = ingest.start_ingest(watch.collection, by=watch.changed_by, ring=ring, settle_seconds=watch.settle_seconds)
-    mine = Watch.objects.filter(pk=watch.pk, token=watch.token)
+    mine = job_leases.ours(watch)
     if mine.update(job=new, last_looked_at=now) and job is not None and new.pk != job.pk and _idle(job):
         IngestJob.objects.filter(pk=job.pk, state=job.state).delete()  # hundreds a day would bury the others
     error = job.error if job is not None and failed else ""
@@ -241,7 +241,7 @@ def _tag(watch: Watch, last: dict[str, Any], force: bool) -> dict[str, Any]:
         return {"seen": seen, "text": f"nothing new for {recipe}"}
     name = f"{recipe} on {collection}, watch"[:160]
     run = runs.start_run(recipe, collection=collection, images=images, name=name, by=watch.changed_by)
-    Watch.objects.filter(pk=watch.pk, token=watch.token).update(run=run)
+    job_leases.ours(watch).update(run=run)
     return {"run": run.pk, "images": run.n_total, "text": f"run {run.pk} tags {run.n_total:,} new images"}
 
 

@@ -152,6 +152,6 @@ def _waits(job: IngestJob, now: datetime) -> bool:
 
 def ring_again_later(job: IngestJob) -> None:
     """Remember that the doorbell rang, so that a long queue of waiting jobs is not rung for every minute."""
-    IngestJob.objects.filter(pk=job.pk, token=job.token, state__in=IngestJob.OPEN).filter(
-        Q(owner="") | Q(lease_until__lt=timezone.now())
-    ).update(lease_until=timezone.now() + timedelta(minutes=5))
+    job_leases.ours(job, state__in=IngestJob.OPEN).filter(Q(owner="") | Q(lease_until__lt=timezone.now())).update(
+        lease_until=timezone.now() + timedelta(minutes=5)
+    )
