@@ -12,8 +12,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from tagging.admin.collections import TONES
-from tagging.admin.common import BigAdmin, ReadOnly, as_json, confirmed, mark
+from tagging.admin.common import BigAdmin, ReadOnly, Stated, as_json, confirmed, mark
 
 from . import actions
 from .exporters.base import ExportError
@@ -22,7 +21,7 @@ from .models import ExportEntry, ExportJob
 
 
 @admin.register(ExportJob)
-class ExportJobAdmin(ReadOnly[ExportJob]):
+class ExportJobAdmin(Stated[ExportJob], ReadOnly[ExportJob]):
     list_display = ("__str__", "shown_state", "n_rows", "shown_size", "download", "created_by", "created_at")
     list_filter = ("state", "format", "collection")
     list_select_related = ("collection", "created_by")
@@ -35,10 +34,6 @@ class ExportJobAdmin(ReadOnly[ExportJob]):
         "shown_size", "sha256", "error", "owner", "created_by", "created_at", "finished_at",
     )  # fmt: skip
     readonly_fields = ("shown_options", "shown_filter", "shown_state", "download", "shown_size")
-
-    @admin.display(description="state", ordering="state")
-    def shown_state(self, obj: ExportJob) -> SafeString:
-        return mark(obj.get_state_display(), TONES.get(obj.state, ""))
 
     @admin.display(description="size", ordering="size")
     def shown_size(self, obj: ExportJob) -> str:
@@ -121,14 +116,10 @@ class ExportEntryAdmin(BigAdmin[ExportEntry], ReadOnly[ExportEntry]):
 
 
 @admin.register(ImportJob)
-class ImportJobAdmin(ReadOnly[ImportJob]):
+class ImportJobAdmin(Stated[ImportJob], ReadOnly[ImportJob]):
     list_display = ("__str__", "source", "target", "shown_state", "n_rows", "created_by", "created_at")
     list_filter = ("state", "source", "target", "collection")
     list_select_related = ("collection", "created_by")
     search_fields = ("name", "collection__name", "sha256", "error")
     search_help_text = "File or folder, collection, SHA-256 of the file, or text of the error"
     exclude = ("token",)
-
-    @admin.display(description="state", ordering="state")
-    def shown_state(self, obj: ImportJob) -> SafeString:
-        return mark(obj.get_state_display(), TONES.get(obj.state, ""))

@@ -17,8 +17,7 @@ from ..actions.listings import ask_for_models, choose_model
 from ..actions.models import problems
 from ..adapters import registry
 from ..models import ModelAdapter, ModelDownload, ModelListing
-from .collections import TONES
-from .common import Admin, ReadOnly, mark, table
+from .common import Admin, ReadOnly, Stated, mark, table
 from .option_form import OptionsField, OptionsWidget, class_of, swapped
 
 
@@ -189,14 +188,10 @@ def _yes(value: Any) -> str:
 
 
 @admin.register(ModelDownload)
-class ModelDownloadAdmin(ReadOnly[ModelDownload]):
+class ModelDownloadAdmin(Stated[ModelDownload], ReadOnly[ModelDownload]):
     list_display = ("source", "kind", "shown_state", "bytes_done", "bytes_total", "created_by", "created_at")
     list_filter = ("state", "kind")
     list_select_related = ("created_by",)
     search_fields = ("source", "error")
     search_help_text = "Hub id, or text of the error"
     exclude = ("token",)
-
-    @admin.display(description="state", ordering="state")
-    def shown_state(self, obj: ModelDownload) -> SafeString:
-        return mark(obj.get_state_display(), TONES.get(obj.state, ""))

@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 
 from ..actions import ingest
 from ..models import Collection, ImageAsset, IngestJob
-from .common import Admin, AnnotatesPage, ReadOnly, as_json, confirmed, list_link, mark
+from .common import Admin, AnnotatesPage, ReadOnly, Stated, as_json, confirmed, list_link
 
 
 class CollectionForm(forms.ModelForm):
@@ -122,7 +122,7 @@ class CollectionAdmin(AnnotatesPage[Collection], Admin[Collection]):
 
 
 @admin.register(IngestJob)
-class IngestJobAdmin(ReadOnly[IngestJob]):
+class IngestJobAdmin(Stated[IngestJob], ReadOnly[IngestJob]):
     list_display = ("__str__", "shown_state", "seen", "added", "changed", "missing", "failed", "created_at")
     list_filter = ("state", "collection")
     list_select_related = ("collection",)
@@ -132,10 +132,6 @@ class IngestJobAdmin(ReadOnly[IngestJob]):
     actions = ("cancel",)
     exclude = ("notes",)
     readonly_fields = ("shown_notes",)
-
-    @admin.display(description="state", ordering="state")
-    def shown_state(self, obj: IngestJob) -> SafeString:
-        return mark(obj.get_state_display(), TONES.get(obj.state, ""))
 
     @admin.display(description="notes")
     def shown_notes(self, obj: IngestJob) -> SafeString | str:
@@ -153,6 +149,3 @@ class IngestJobAdmin(ReadOnly[IngestJob]):
 
     def has_cancel_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("tagging.change_ingestjob")
-
-
-TONES = {"done": "ok", "ok": "ok", "failed": "error", "error": "error", "cancelled": "warning", "paused": "warning"}

@@ -25,6 +25,8 @@ from ..models import ImageAsset
 M = TypeVar("M", bound=Model)
 COUNTED = 10_000  # rows of a large table that are counted (and paged through) at most
 SHOWN = 60  # objects drawn on a confirmation page
+#: state → tone of its mark
+TONES = {"done": "ok", "ok": "ok", "failed": "error", "error": "error", "cancelled": "warning", "paused": "warning"}
 if TYPE_CHECKING:
     Base = admin.ModelAdmin
 else:  # django's ModelAdmin cannot be subscripted
@@ -79,6 +81,14 @@ class ReadOnly(Admin[M]):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+
+class Stated(Base[M]):
+    """A column of the state, in the colour that it has everywhere."""
+
+    @admin.display(description="state", ordering="state")
+    def shown_state(self, obj: Any) -> SafeString:
+        return mark(obj.get_state_display(), TONES.get(obj.state, ""))
 
 
 class PageChangeList(ChangeList):

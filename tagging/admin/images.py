@@ -12,8 +12,7 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from ..models import ImageAsset, ImageTag, Proposal, TagEdit
-from .collections import TONES
-from .common import AnnotatesPage, BigAdmin, ReadOnly, bar, confirmed, link, mark, picture, table
+from .common import TONES, AnnotatesPage, BigAdmin, ReadOnly, bar, confirmed, link, mark, picture, table
 
 HISTORY = 30
 

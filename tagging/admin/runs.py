@@ -15,11 +15,11 @@ from ..actions import runs
 from ..adapters.base import PackedScores
 from ..engine.progress import progress
 from ..models import Chunk, ImageAsset, Prediction, Proposal, RecomputeJob, Run
-from .collections import TONES
 from .common import (
     AnnotatesPage,
     BigAdmin,
     ReadOnly,
+    Stated,
     as_json,
     bar,
     confirmed,
@@ -54,7 +54,7 @@ def _verb(
 
 
 @admin.register(Run)
-class RunAdmin(AnnotatesPage[Run], ReadOnly[Run]):
+class RunAdmin(Stated[Run], AnnotatesPage[Run], ReadOnly[Run]):
     list_display = ("__str__", "collection", "recipe", "shown_state", "done", "shown_by", "created_at")
     list_filter = ("state", "collection", "recipe__channels__adapter")
     list_select_related = ("collection", "recipe", "created_by")
@@ -84,10 +84,6 @@ class RunAdmin(AnnotatesPage[Run], ReadOnly[Run]):
         found = progress(rows)
         for row in rows:
             row.at = found.get(row.pk)  # type: ignore[attr-defined]
-
-    @admin.display(description="state", ordering="state")
-    def shown_state(self, obj: Run) -> SafeString:
-        return mark(obj.get_state_display(), TONES.get(obj.state, ""))
 
     @admin.display(description="progress")
     def done(self, obj: Any) -> SafeString | str:
@@ -177,7 +173,7 @@ class ChunkAdmin(BigAdmin[Chunk], ReadOnly[Chunk]):
 
 
 @admin.register(Proposal)
-class ProposalAdmin(BigAdmin[Proposal], ReadOnly[Proposal]):
+class ProposalAdmin(Stated[Proposal], BigAdmin[Proposal], ReadOnly[Proposal]):
     list_display = ("thumbnail", "image", "run", "shown_state", "rating", "shown_caption", "created_at")
     list_display_links = ("thumbnail", "image")
     list_filter = ("state",)
@@ -203,10 +199,6 @@ class ProposalAdmin(BigAdmin[Proposal], ReadOnly[Proposal]):
     @admin.display(description="picture")
     def thumbnail_large(self, obj: Proposal) -> SafeString | str:
         return picture(obj.image, 320)
-
-    @admin.display(description="state", ordering="state")
-    def shown_state(self, obj: Proposal) -> SafeString:
-        return mark(obj.get_state_display(), TONES.get(obj.state, ""))
 
     @admin.display(description="caption")
     def shown_caption(self, obj: Proposal) -> str:
@@ -304,14 +296,10 @@ class PredictionAdmin(BigAdmin[Prediction], ReadOnly[Prediction]):
 
 
 @admin.register(RecomputeJob)
-class RecomputeJobAdmin(ReadOnly[RecomputeJob]):
+class RecomputeJobAdmin(Stated[RecomputeJob], ReadOnly[RecomputeJob]):
     list_display = ("__str__", "shown_state", "n_done", "n_total", "n_changed", "seconds", "created_by", "created_at")
     list_filter = ("state",)
     list_select_related = ("run__collection", "policy_version__policy", "created_by")
     search_fields = ("run__collection__name", "policy_version__policy__slug", "error")
     search_help_text = "Collection, policy, or text of the error"
     exclude = ("token",)
-
-    @admin.display(description="state", ordering="state")
-    def shown_state(self, obj: RecomputeJob) -> SafeString:
-        return mark(obj.get_state_display(), TONES.get(obj.state, ""))
