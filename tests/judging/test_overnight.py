@@ -14,16 +14,20 @@ from django.utils import timezone
 
 from judging.actions import overnight_steps as controller
 from judging.actions.advance import advance
+from judging.actions.advance import sweep as sweep_experiments
+from judging.actions.experiments import TASK as EXPERIMENT_TASK
 from judging.actions.overnight import pause, resume, start_search, stop
 from judging.actions.overnight_steps import advance_search
 from judging.models import Experiment, OvernightSearch
 from judging.neighbours import between, refined
 from prompts.actions import create_prompt, create_version
+from tagging import queue
 from tagging.actions import review
 from tagging.actions.labels import find_recipe, move_label
 from tagging.actions.recipes import ChannelSpec, get_recipe
 from tagging.actions.runs import NotNow
 from tagging.adapters import registry
+from tagging.engine.owners import owner_id
 from tagging.models import ImageAsset, LabelEvent, ModelAdapter, Run
 from tests.fakes.teller import right
 from tests.tagging.pages import signed_in
@@ -272,6 +276,57 @@ def test_what_is_under_way_stops_with_a_search_that_cannot_go_on(trip, monkeypat
     round_.experiment.refresh_from_db()
     assert round_.experiment.state == "stopped"
     assert not under_way.exists()
+
+
+def test_one_killed_between_giving_up_and_stopping_gives_up_again(trip, monkeypatch):
+    """Neither half is there alone: a search that ended would leave runs that cost money and that nobody waits for."""
+    search = start_search(trip, AXES, hours=1)
+    advance_search(search.pk)
+    round_ = search.rounds.get()
+    advance(round_.experiment_id)
+
+    def failing(*args, **more):
+        raise ZeroDivisionError("no rest")
+
+    def killed(*args, **more):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(controller, "_over", failing)
+        patch.setattr(controller.experiments, "stop", killed)
+        with pytest.raises(KeyboardInterrupt):
+            advance_search(search.pk)
+    search.refresh_from_db()
+    assert search.state == "running"
+    OvernightSearch.objects.filter(pk=search.pk).update(owner="elsewhere|1|1", lease_until="2000-01-01T00:00Z")
+    monkeypatch.setattr(controller, "_over", failing)
+    assert advance_search(search.pk).state == "failed"
+    round_.experiment.refresh_from_db()
+    assert round_.experiment.state == "stopped"
+
+
+def test_the_sweeper_rings_once_for_a_search_and_an_experiment_whose_controller_died(trip, monkeypatch):
+    search = start_search(trip, AXES, hours=1)
+    advance_search(search.pk)
+    experiment = search.rounds.get().experiment
+    past = {"owner": "elsewhere|1|1", "lease_until": "2000-01-01T00:00Z"}
+    OvernightSearch.objects.filter(pk=search.pk).update(**past)
+    Experiment.objects.filter(pk=experiment.pk).update(state="running", **past)
+    rung: list[tuple[str, int]] = []
+    monkeypatch.setattr(queue, "defer", lambda task, pk: rung.append((task, pk)))
+    controller.sweep()
+    sweep_experiments()
+    assert rung == [("judging.tasks.search", search.pk), (EXPERIMENT_TASK, experiment.pk)]
+    rung.clear()
+    OvernightSearch.objects.filter(pk=search.pk).update(
+        owner=owner_id(), lease_until=timezone.now() + timedelta(hours=1)
+    )
+    Experiment.objects.filter(pk=experiment.pk).update(
+        owner=owner_id(), lease_until=timezone.now() + timedelta(hours=1)
+    )
+    controller.sweep()
+    sweep_experiments()
+    assert rung == []  # they are being looked after
 
 
 def test_a_database_that_stays_away_ends_nothing(trip, monkeypatch):
