@@ -166,6 +166,7 @@ def leaderboard(request: Request, pk: int) -> HttpResponse:
         "names": [(name, NAMES[name][0]) for name in board["metrics"]],
         "title": NAMES[metric][0],
         "more_is_better": metrics.METRICS[metric],
+        "priced": any(row["metrics"].get("cost_per_1000") is not None for row in board["rows"]),
         "may_review": may(request.user, "review"),
         "may_promote": request.user.has_perm("judging.promote_experiment"),
     }

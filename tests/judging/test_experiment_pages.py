@@ -9,8 +9,9 @@ from django.urls import reverse
 from judging import board
 from judging.actions.experiments import compare_runs
 from judging.models import Experiment
+from judging.ranking import Standing
 from tagging.actions.labels import move_label
-from tagging.models import ImageAsset, ImageTag, Label, Recipe, TagEdit
+from tagging.models import ImageAsset, ImageTag, Label, Prediction, Recipe, TagEdit
 from tests.tagging.truth import violations
 from tests.tagging.world import person
 
@@ -105,6 +106,28 @@ def test_the_leaderboard_says_words_not_only_colours(fake, compared):
     assert "Judge the" not in page  # a viewer may not
     other = viewer.get(reverse("judging:leaderboard", args=[compared.pk]) + "?metric=edits").content.decode()
     assert "Recipes by edits per image" in other
+
+
+def test_a_price_has_a_column_where_there_is_one(compared):
+    at = reverse("judging:leaderboard", args=[compared.pk])
+    viewer = client("viewer")
+    assert "per 1,000" not in viewer.get(at).content.decode()
+    Prediction.objects.update(cost=0.002, currency="EUR")
+    Experiment.objects.update(board=None, board_of="")
+    page = viewer.get(at).content.decode()
+    assert "per 1,000" in page
+    assert "2.00 EUR" in page
+
+
+def test_too_few_images_claim_to_show_nothing(compared, monkeypatch):
+    wide = Standing(0.5, 0.1, 0.9, 0.1, -0.8, 1.0, 0.4, 0.4, 0.5, "not enough images")
+    assert board._detectable({"f1": [wide]}, ["f1"], 6) is None  # F1 differs by 1 at most
+    assert board._detectable({"edits": [wide]}, ["edits"], 6) == pytest.approx(2.8 * 0.9 / 1.96, rel=0.01)
+    at, viewer = reverse("judging:leaderboard", args=[compared.pk]), client("viewer")
+    assert "They show differences from" in viewer.get(at).content.decode()
+    told = {**board.board(compared), "detectable": None}
+    monkeypatch.setattr(board, "board", lambda experiment: told)
+    assert "Too few to show any difference." in viewer.get(at).content.decode()
 
 
 def test_who_may_do_what(compared):
