@@ -23,7 +23,8 @@ class SecondLooksOut(Schema):
     share: float = Field(description="Part of the reviewed images that is asked about; 0: none.")
     left: int = Field(description="Images that still have a question for you.")
     agreement: dict[str, Any] = Field(
-        description="How far people agree: images, decisions, kappa (low, value, high), the same by category."
+        description="How far people agree: images, decisions, kappa (value, low, high), how many of the decisions are "
+        "second looks, the same by category."
     )
 
 
