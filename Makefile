@@ -24,7 +24,7 @@ types: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	$(PY) -m pytest -n auto --dist loadfile -m "not cluster and not browser"
-	$(PY) -m pytest -m "cluster or browser"
+	$(PY) -m pytest -n 2 --dist loadgroup -m "cluster or browser"
 
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "iwtag needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name one that fits: make run PYTHON=python3.12")'

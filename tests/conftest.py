@@ -21,6 +21,15 @@ hypothesis_settings.load_profile("ci" if os.environ.get("CI") else "home")
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each of these lots is run by one process (`--dist loadgroup`): side by side they fill two cores; two clusters at
+    once, or two browsers, would make each other slow."""
+    for item in items:
+        for name in ("cluster", "browser"):
+            if item.get_closest_marker(name):
+                item.add_marker(pytest.mark.xdist_group(name))
+
+
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings):
     """SQLite in a file, as in real life: in memory, the threads of a live server lock each other's tables."""
